@@ -1,0 +1,1 @@
+"""The sources: each reads prices from somewhere and hands events to the intake."""
