@@ -1,0 +1,254 @@
+"""The streaming job: Kafka to PostgreSQL, built here and run without Python on the cluster.
+
+    Kafka table (SQL) -> PARSE_EVENT -> DataStream of parsed records -+-> prices      (JDBC, first row wins)
+                                                                     +-> log lines   (stdout of one task manager)
+                                                                     +-> rejected, candles (SQL, one StatementSet)
+
+The DataStream in the middle is what the sinks share: without it the planner would read the topic once per sink.
+"""
+
+# ruff: noqa: ANN401, PLC0415, SLF001 - PyFlink hides its Java objects, and a job without Python workers needs them; it
+# is imported late, because it reads its environment, and starts a JVM, when it is first used.
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crypto_flink import transform
+from crypto_flink.config import Config, ConfigError
+from crypto_flink.functions import register_functions
+
+if TYPE_CHECKING:
+    from pyflink.datastream import StreamExecutionEnvironment
+    from pyflink.table import StreamTableEnvironment
+
+_UID_SOURCE = "parsed"
+
+
+def connector_jars(config: Config) -> list[Path]:
+    """Return the connectors' jars, which cluster and client both have.
+
+    Raises:
+        ConfigError: the directory holds none.
+    """
+    jars = sorted(config.flink.jars_dir.glob("*.jar"))
+    if not jars:
+        raise ConfigError(f"flink.jars_dir: no jar in {config.flink.jars_dir}; give the directory of the connectors")
+    return jars
+
+
+def client_environment(config: Config) -> dict[str, str]:
+    """Return the environment variables that make PyFlink start its JVM with the right class path and logging."""
+    logging = Path(__file__).with_name("log4j2-client.properties")
+    environment = {
+        # The one variable by which jars get onto PyFlink's class path; Hadoop has no part in it.
+        "HADOOP_CLASSPATH": os.pathsep.join(str(jar) for jar in [*connector_jars(config), config.flink.functions_jar]),
+        "JVM_ARGS": f"-Xmx{config.flink.client_heap_mib}m -XX:+UseSerialGC",
+        "LOG4J_PROPERTIES": str(logging),
+        "FLINK_ENV_JAVA_OPTS": _JAVA_OPTIONS,
+    }
+    if config.flink.home is not None:
+        environment["FLINK_HOME"] = str(config.flink.home)
+    return environment
+
+
+# PyFlink takes them from a configuration file of the nested form only by luck; these are the ones a client needs.
+_JAVA_OPTIONS = " ".join(
+    f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
+    for package in ("lang", "net", "io", "nio", "lang.reflect", "text", "time", "util", "util.concurrent")
+)
+
+
+def jdbc_url(config: Config) -> str:
+    """Return the URL; an insert of many rows is sent as one statement."""
+    host = config.postgres.host
+    return (
+        f"jdbc:postgresql://{host}:{config.postgres.port}/{config.postgres.database}"
+        "?reWriteBatchedInserts=true&stringtype=unspecified&ApplicationName=crypto-flink&tcpKeepAlive=true"
+    )
+
+
+def settings(config: Config, *, restore_from: str | None = None, job_id: str | None = None) -> dict[str, str]:
+    """Return Flink's settings of the job.
+
+    Args:
+        config: the configuration
+        restore_from: path of the checkpoint or savepoint to start from
+        job_id: 32 hexadecimal digits; a cluster refuses a second job of the same id
+    """
+    host, port = config.flink.rest_url.removeprefix("http://").rsplit(":", 1)
+    flink = config.flink
+    result = {
+        "execution.target": "remote",
+        "execution.attached": "false",
+        "rest.address": host,
+        "rest.port": port,
+        "pipeline.name": config.job.name,
+        "pipeline.jars": config.flink.functions_jar.absolute().as_uri(),
+        "parallelism.default": str(config.job.parallelism),
+        "execution.buffer-timeout.interval": f"{flink.buffer_timeout_ms} ms",
+        "execution.checkpointing.interval": f"{config.job.checkpoint_interval_ms} ms",
+        "execution.checkpointing.mode": config.job.delivery_guarantee.upper(),
+        "execution.checkpointing.dir": config.job.checkpoint_dir.as_uri(),
+        "execution.checkpointing.savepoint-dir": config.savepoint_dir.as_uri(),
+        "execution.checkpointing.storage": "filesystem",
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        "execution.checkpointing.num-retained": str(flink.checkpoints_retained),
+        "execution.checkpointing.incremental": "true",
+        # A database that is away for a while makes checkpoints time out; that must not count as the job's failure.
+        "execution.checkpointing.tolerable-failed-checkpoints": "10",
+        "execution.checkpointing.timeout": "2 min",
+        "state.backend.type": flink.state_backend,
+        "restart-strategy.type": "exponential-delay",
+        "restart-strategy.exponential-delay.initial-backoff": f"{flink.restart_delay_initial_ms} ms",
+        "restart-strategy.exponential-delay.max-backoff": f"{flink.restart_delay_max_ms} ms",
+        "restart-strategy.exponential-delay.backoff-multiplier": "2.0",
+        "restart-strategy.exponential-delay.reset-backoff-threshold": "1 min",
+        "restart-strategy.exponential-delay.jitter-factor": "0.1",
+        "table.local-time-zone": "UTC",
+        "table.exec.source.idle-timeout": f"{flink.source_idle_timeout_ms} ms",
+        "table.exec.sink.upsert-materialize": "NONE",
+        # State is found again by uid: without this, by a hash of the plan.
+        "table.exec.uid.generation": "ALWAYS",
+        "table.exec.uid.format": "<id>_<transformation>",
+    }
+    if restore_from is not None:
+        result["execution.state-recovery.path"] = restore_from
+        # The job owns what it resumed from, and deletes it once its own checkpoints have replaced it.
+        result["execution.state-recovery.claim-mode"] = "CLAIM"
+    if job_id is not None:
+        result["$internal.pipeline.job-id"] = job_id
+    return result
+
+
+def records_ddl(config: Config) -> str:
+    """Return the DDL of the Kafka table: raw bytes, so that malformed values are seen and not skipped."""
+    delay_s = config.candles.watermark_delay_s
+    return f"""
+CREATE TEMPORARY TABLE records (
+    `value` BYTES,
+    kafka_partition INT METADATA FROM 'partition' VIRTUAL,
+    kafka_offset BIGINT METADATA FROM 'offset' VIRTUAL,
+    kafka_time TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
+    kafka_timestamp AS EXTRACT(EPOCH FROM kafka_time) * 1000 + EXTRACT(MILLISECOND FROM kafka_time),
+    event_time AS {transform.ROWTIME},
+    WATERMARK FOR event_time AS event_time - INTERVAL '{delay_s}' SECOND({max(2, len(str(delay_s)))})
+) WITH (
+    'connector' = 'kafka',
+    'topic' = '{config.kafka.topic}',
+    'properties.bootstrap.servers' = '{config.kafka.bootstrap_servers}',
+    'properties.group.id' = '{config.job.name}',
+    'properties.client.id.prefix' = '{config.job.name}',
+    'properties.fetch.max.wait.ms' = '10',
+    'scan.startup.mode' = '{config.kafka.starting_offsets}-offset',
+    'format' = 'raw'
+)"""
+
+
+def _sink_ddl(config: Config, name: str, columns: str, table: str) -> str:
+    password = config.password().replace("'", "''")
+    return f"""
+CREATE TEMPORARY TABLE {name} ({columns}) WITH (
+    'connector' = 'jdbc',
+    'url' = '{jdbc_url(config)}',
+    'driver' = 'org.postgresql.Driver',
+    'table-name' = '{table}',
+    'username' = '{config.postgres.user}',
+    'password' = '{password}',
+    'sink.buffer-flush.interval' = '{config.flink.sink_flush_interval_ms} ms',
+    'sink.buffer-flush.max-rows' = '{config.flink.sink_flush_max_rows}',
+    'sink.max-retries' = '{config.flink.sink_max_retries}'
+)"""
+
+
+def rejected_ddl(config: Config) -> str:
+    """Return the DDL of the sink for rejected_messages; it holds the password."""
+    columns = """
+    engine STRING NOT NULL, kafka_partition INT NOT NULL, kafka_offset BIGINT NOT NULL,
+    kafka_timestamp BIGINT NOT NULL, reason STRING NOT NULL, payload BYTES,
+    PRIMARY KEY (engine, kafka_partition, kafka_offset, kafka_timestamp) NOT ENFORCED"""
+    return _sink_ddl(config, "rejected_sink", columns, config.tables.rejected)
+
+
+def candles_ddl(config: Config) -> str:
+    """Return the DDL of the sink for the candles; it holds the password."""
+    columns = """
+    symbol STRING NOT NULL, window_start BIGINT NOT NULL, `open` DOUBLE NOT NULL, high DOUBLE NOT NULL,
+    low DOUBLE NOT NULL, `close` DOUBLE NOT NULL, event_count BIGINT NOT NULL,
+    PRIMARY KEY (symbol, window_start) NOT ENFORCED"""
+    return _sink_ddl(config, "candles_sink", columns, config.tables.candles)
+
+
+def _row_stream(table_env: StreamTableEnvironment, query: str) -> Any:
+    """Translate a query to a Java DataStream of RowData, the planner's own rows: nothing is converted."""
+    from pyflink.java_gateway import get_gateway
+
+    table = table_env.sql_query(query)
+    row_data = get_gateway().jvm.Class.forName("org.apache.flink.table.data.RowData")
+    row_type = table._j_table.getResolvedSchema().toSourceRowDataType().bridgedTo(row_data)
+    return table_env._j_tenv.toDataStream(table._j_table, row_type)
+
+
+def build(config: Config, env: StreamExecutionEnvironment) -> None:
+    """Add the whole job to `env`."""
+    from pyflink.java_gateway import get_gateway
+    from pyflink.table import StreamTableEnvironment
+
+    jvm = get_gateway().jvm
+    table_env = StreamTableEnvironment.create(env)
+    register_functions(table_env, config.events.max_event_bytes, config.events.symbols)
+    table_env.execute_sql(records_ddl(config))
+
+    parsed = _row_stream(table_env, transform.parsed("records"))
+    schema = jvm.org.apache.flink.table.api.Schema.newBuilder().watermark("event_time", "SOURCE_WATERMARK()").build()
+    table_env._j_tenv.createTemporaryView("parsed", parsed, schema)
+
+    prices = _row_stream(table_env, transform.prices("parsed"))
+    sink = jvm.cryptostream.flink.PricesSink.create(
+        jdbc_url(config),
+        config.postgres.user,
+        config.password(),
+        config.tables.prices,
+        config.flink.sink_flush_interval_ms,
+        config.flink.sink_flush_max_rows,
+        config.flink.sink_max_retries,
+    )
+    prices.sinkTo(sink).name("prices").uid("prices-sink")
+
+    table_env.execute_sql(rejected_ddl(config))
+    table_env.execute_sql(candles_ddl(config))
+    statements = table_env.create_statement_set()
+    statements.add_insert_sql(f"INSERT INTO rejected_sink {transform.rejected('parsed')}")
+    statements.add_insert_sql(f"INSERT INTO candles_sink {transform.candles('parsed', config.candles.window_s)}")
+    statements.attach_as_datastream()
+
+    # Last, since uids are numbered in order: switching it must not rename the operators that have state.
+    if config.events.log_events:
+        lines = table_env.sql_query(transform.log_lines("parsed"))
+        text = jvm.org.apache.flink.table.api.DataTypes.STRING()
+        # One printer: with more, each line would start with the printer's number.
+        stream = table_env._j_tenv.toDataStream(lines._j_table, text)
+        stream.print().setParallelism(1).name("log").uid("log-sink")
+
+
+def submit(config: Config, *, restore_from: str | None = None, job_id: str | None = None, dry_run: bool = False) -> str:
+    """Build the job and hand it to the cluster; return the job id, or the execution plan of a dry run.
+
+    Raises:
+        ConfigError: a file named in the configuration cannot be used.
+        Exception: whatever Java threw.
+    """
+    os.environ.update(client_environment(config))
+    from pyflink.common import Configuration
+    from pyflink.datastream import StreamExecutionEnvironment
+
+    configuration = Configuration()
+    for key, value in settings(config, restore_from=restore_from, job_id=job_id).items():
+        configuration.set_string(key, value)
+    env = StreamExecutionEnvironment.get_execution_environment(configuration)
+    build(config, env)
+    if dry_run:
+        return str(env.get_execution_plan())
+    return str(env.execute_async(config.job.name).get_job_id())
