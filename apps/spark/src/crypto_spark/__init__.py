@@ -1,0 +1,1 @@
+"""Spark Structured Streaming application of the lab: Kafka to PostgreSQL."""
