@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import importlib.util
 import json
 import os
@@ -27,7 +26,7 @@ JAVA_OPTIONS = [
         "util.concurrent.atomic", "util.concurrent.locks",
     )
 ]  # fmt: skip
-SLOTS = 3
+SLOTS = 4
 
 
 def python_tree() -> Path:
@@ -53,9 +52,14 @@ def python_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{SOURCES}{os.pathsep}{python_tree()}", "PYTHONUNBUFFERED": "1"}
 
 
+def flink_jars() -> list[str]:
+    """Return Flink's own jars."""
+    return sorted(str(jar) for jar in (python_tree() / "pyflink" / "lib").glob("*.jar"))
+
+
 def connector_jars() -> list[str]:
     """Return the connectors' jars."""
-    jars = sorted(glob.glob(f"{artifacts_directory()}/flink/jars/*.jar"))
+    jars = sorted(str(jar) for jar in (artifacts_directory() / "flink" / "jars").glob("*.jar"))
     if not jars:
         raise FileNotFoundError(f"no jars in {artifacts_directory()}/flink/jars: run `make artifacts` first")
     return jars
@@ -126,7 +130,7 @@ class FlinkCluster:
 
     @property
     def _classpath(self) -> str:
-        return os.pathsep.join([*sorted(glob.glob(f"{python_tree()}/pyflink/lib/*.jar")), *connector_jars()])
+        return os.pathsep.join([*flink_jars(), *connector_jars()])
 
     def _start(self, name: str, main_class: str, jvm: list[str], arguments: list[str]) -> None:
         with (self.directory / f"{name}.out").open("ab") as out, (self.directory / f"{name}.err").open("ab") as err:
@@ -149,7 +153,7 @@ class FlinkCluster:
 
     def start_taskmanager(self) -> None:
         """Start the TaskManager with the memory that Flink works out from its configuration."""
-        tools = [f"{python_tree()}/pyflink/bin/bash-java-utils.jar", *glob.glob(f"{python_tree()}/pyflink/lib/*.jar")]
+        tools = [f"{python_tree()}/pyflink/bin/bash-java-utils.jar", *flink_jars()]
         printed = subprocess.run(
             ["java", "-Xmx64m", "-cp", os.pathsep.join(tools),
              "org.apache.flink.runtime.util.bash.BashJavaUtils", "GET_TM_RESOURCE_PARAMS",
@@ -187,16 +191,14 @@ class FlinkCluster:
 
     def get(self, path: str) -> dict | None:
         """Return an answer of the REST API, or None where there is none."""
-        with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(self.rest_url + path, timeout=5) as answer:
-            return json.load(answer)
+        with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(self.rest_url + path, timeout=5) as reply:
+            return json.load(reply)
         return None
 
     def active_jobs(self, name: str) -> list[dict]:
         """Return the jobs of this name that are not done."""
         jobs = (self.get("/jobs/overview") or {"jobs": []})["jobs"]
-        return [
-            job for job in jobs if job["name"] == name and job["state"] not in {"FAILED", "CANCELED", "FINISHED"}
-        ]
+        return [job for job in jobs if job["name"] == name and job["state"] not in {"FAILED", "CANCELED", "FINISHED"}]
 
     def taskmanager_output(self) -> str:
         """Return what the TaskManager has written to its stdout."""

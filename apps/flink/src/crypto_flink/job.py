@@ -243,11 +243,14 @@ def submit(config: Config, *, restore_from: str | None = None, job_id: str | Non
     os.environ.update(client_environment(config))
     from pyflink.common import Configuration
     from pyflink.datastream import StreamExecutionEnvironment
+    from pyflink.java_gateway import get_gateway
 
     configuration = Configuration()
     for key, value in settings(config, restore_from=restore_from, job_id=job_id).items():
         configuration.set_string(key, value)
-    env = StreamExecutionEnvironment.get_execution_environment(configuration)
+    # Not get_execution_environment(): outside of `flink run` that is always a local one, whatever the target says.
+    environments = get_gateway().jvm.org.apache.flink.streaming.api.environment
+    env = StreamExecutionEnvironment(environments.StreamExecutionEnvironment(configuration._j_configuration))
     build(config, env)
     if dry_run:
         return str(env.get_execution_plan())

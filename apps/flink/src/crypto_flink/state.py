@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -110,13 +110,15 @@ class StateStore:
         Raises:
             StateError: another supervisor has it, or the directory cannot be written.
         """
+        stack = ExitStack()
         try:
-            with _locked(self._path.with_suffix(".lock"), block=False) as file:
-                yield file
+            file = stack.enter_context(_locked(self._path.with_suffix(".lock"), block=False))
         except BlockingIOError as error:
             raise StateError(f"another supervisor watches {self._job_name}: stop that one first") from error
         except OSError as error:
             raise StateError(f"{self._directory} cannot be written ({error}): give it to this user") from error
+        with stack:
+            yield file
 
 
 @contextmanager
