@@ -127,7 +127,7 @@ def parse_subscription(text: str, products: Mapping[str, object]) -> tuple[bool,
     if not isinstance(message, dict):
         raise SubscriptionError("Malformed JSON")
     kind = message.get("type")
-    if kind not in {"subscribe", "unsubscribe"}:
+    if kind not in ("subscribe", "unsubscribe"):
         raise SubscriptionError("Type has to be either subscribe or unsubscribe")
     failed = f"Failed to {kind}"
     common = message.get("product_ids", [])
@@ -139,7 +139,7 @@ def parse_subscription(text: str, products: Mapping[str, object]) -> tuple[bool,
         name, own = (
             (entry.get("name"), entry.get("product_ids", common)) if isinstance(entry, dict) else (entry, common)
         )
-        if name not in CHANNELS:
+        if not isinstance(name, str) or name not in CHANNELS:
             raise SubscriptionError(failed, f"{name} is not a valid channel")
         if not isinstance(own, list) or (not own and kind == "subscribe"):
             raise SubscriptionError(failed, f"product_ids must be specified for channel {name}")

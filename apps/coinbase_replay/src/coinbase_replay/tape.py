@@ -120,7 +120,7 @@ def _trade(message: Mapping[str, object]) -> tuple[str, int, int, str, str, str]
         raise ValueError(f"product_id is no string: {product!r}")
     if not isinstance(trade_id, int) or isinstance(trade_id, bool) or trade_id < 0:
         raise ValueError(f"trade_id is no integer: {trade_id!r}")
-    if side not in {"buy", "sell"}:
+    if side not in ("buy", "sell"):
         raise ValueError(f"side is neither buy nor sell: {side!r}")
     price, size = (_decimal(message, key) for key in ("price", "size"))
     time = message.get("time")

@@ -117,7 +117,7 @@ def parse_trade(message: Mapping[str, object], product_id: str | None = None) ->
         raise MalformedMessageError(f"product_id is no string: {product!r:.60}")
     if not isinstance(trade_id, int) or isinstance(trade_id, bool) or not 0 < trade_id < 2**63:
         raise MalformedMessageError(f"trade_id is no positive integer: {trade_id!r:.60}")
-    if side not in {"buy", "sell"}:
+    if side not in ("buy", "sell"):
         raise MalformedMessageError(f"side is neither buy nor sell: {side!r:.60}")
     return Trade(
         product_id=product,
