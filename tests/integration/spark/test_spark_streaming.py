@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -10,10 +11,11 @@ import urllib.request
 import uuid
 from typing import Any
 
+import psycopg2
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
-from services import KafkaServer
+from services import KafkaServer, PostgresServer
 
 WINDOW_START_MS = 1783465020000
 PUSH_MS = WINDOW_START_MS + 600_000
@@ -130,8 +132,8 @@ def metric(app: Any, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
-def test_all_modes_over_one_checkpoint(kafka: KafkaServer, clean_database: Any, spark_app: Any, fixture: Any) -> None:
-    """Micro-batches write the fixture; the other modes go on from the same checkpoint; a replay adds nothing."""
+def test_all_modes_write_the_same(kafka: KafkaServer, clean_database: Any, spark_app: Any, fixture: Any) -> None:
+    """Micro-batches write the fixture, realtime goes on from their checkpoint, a replay from the start adds nothing."""
     topic = create_topic(kafka, "spark-modes")
     offsets = send_fixture(kafka, topic, fixture)
     app = spark_app(topic, "microbatch")
@@ -151,8 +153,13 @@ def test_all_modes_over_one_checkpoint(kafka: KafkaServer, clean_database: Any, 
 
     rows = len(fixture.rows) + 1
     rejects = len(fixture.rejected)
+    commits = "SELECT event_id::text, xmin::text FROM crypto_prices_realtime ORDER BY 1"
     for step, mode in enumerate(("realtime", "continuous"), start=1):
         app.settings["spark"]["mode"] = mode
+        if mode == "continuous":
+            # Reads the whole topic again.
+            app.settings["job"]["checkpoint_dir"] += "-new"
+        before = query(clean_database, commits)
         # A tombstone and 1 MiB of text, with neighbours before and after in their partition.
         send(
             kafka,
@@ -170,6 +177,7 @@ def test_all_modes_over_one_checkpoint(kafka: KafkaServer, clean_database: Any, 
         app.wait_until(lambda rows=rows: count(clean_database, "crypto_prices_realtime") >= rows, f"rows in {mode}")
         assert count(clean_database, "crypto_prices_realtime") == rows
         assert count(clean_database, "rejected_messages") == rejects
+        assert set(before) <= set(query(clean_database, commits)), "rows were written a second time"
         assert app.stop() == 0
     assert query(
         clean_database,
@@ -203,30 +211,25 @@ def test_killed_driver_loses_and_doubles_nothing(
     assert app.stop() == 0
 
 
-def test_replay_with_a_new_checkpoint_adds_nothing(
-    kafka: KafkaServer, clean_database: Any, spark_app: Any, fixture: Any
+def test_database_restart_ends_the_application_and_loses_nothing(
+    kafka: KafkaServer, postgres: PostgresServer, clean_database: Any, spark_app: Any
 ) -> None:
-    topic = create_topic(kafka, "spark-replay")
-    offsets = send_fixture(kafka, topic, fixture)
-    send(kafka, topic, [(0, event(0))])
-    commits = "SELECT event_id::text, xmin::text FROM crypto_prices_realtime ORDER BY 1"
-    before: list[tuple[Any, ...]] = []
-    for _ in range(2):
-        app = spark_app(topic, "continuous")
-        app.start()
-        app.wait_until(
-            lambda app=app: (
-                metric(app, 'crypto_spark_last_batch_id{query="prices"}') >= 0
-                and metric(app, 'crypto_spark_input_rows_total{query="prices"}') == 71
-            ),
-            "71 records read",
-        )
-        assert_fixture_written(clean_database, fixture, offsets)
-        assert_candles_written(app, clean_database, fixture)
-        after = query(clean_database, commits)
-        assert before in ([], after)
-        before = after
-        assert app.stop() == 0
+    topic = create_topic(kafka, "spark-database")
+    app = spark_app(topic, "realtime")
+    send(kafka, topic, [(number % 3, event(number)) for number in range(300)])
+    app.start()
+    app.wait_until(lambda: count(clean_database, "crypto_prices_realtime") == 300, "the first rows")
+    postgres.stop()
+    # These meet a dead connection.
+    send(kafka, topic, [(number % 3, event(number)) for number in range(300, 600)])
+    assert app.wait_for_exit() == 1
+    assert "query 'prices' failed" in app.log or "query 'candles' failed" in app.log or "psycopg2" in app.log
+    postgres.start()
+    app.start()
+    with contextlib.closing(psycopg2.connect(postgres.superuser_dsn)) as connection:
+        connection.autocommit = True
+        app.wait_until(lambda: count(connection, "crypto_prices_realtime") == 600, "all rows")
+    assert app.stop() == 0
 
 
 def test_realtime_refuses_too_few_slots(kafka: KafkaServer, clean_database: Any, spark_app: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_spark.config import ConfigError, Settings, load
+from crypto_spark.topic import OperatorNeededError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -53,13 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return _run(settings)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        text = str(error)
+        print(text if text.startswith(str(options.config)) else f"{options.config}: {text}", file=sys.stderr)
         return EXIT_CONFIG
 
 
 def _run(settings: Settings) -> int:
     # Imported late: --check and a bad configuration do not wait for Spark.
-    from crypto_spark.job import Job, OperatorNeededError  # noqa: PLC0415
+    from crypto_spark.job import Job  # noqa: PLC0415
     from crypto_spark.metrics import AppMetrics  # noqa: PLC0415
     from crypto_spark.notify import Notifier  # noqa: PLC0415
 

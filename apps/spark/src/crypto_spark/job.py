@@ -17,11 +17,12 @@ from pyspark.sql import functions as F  # noqa: N812 - the name every Spark prog
 from pyspark.sql.streaming import StreamingQueryListener
 
 from crypto_spark import transform
-from crypto_spark.kafka import Topic, TopicReader
+from crypto_spark.kafka import KafkaError, TopicMissingError, TopicReader
 from crypto_spark.postgres import Move, Staging, connect, newest_prices
 from crypto_spark.progress import StarvationWatch, lag, parse_offsets
 from crypto_spark.session import create_session, wait_for_slots
 from crypto_spark.show import format_table
+from crypto_spark.topic import OperatorNeededError, Topic, check_topic, is_data_loss, recreated, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,10 +47,6 @@ _WRITER_CLASS = "lab.crypto.spark.PostgresEventWriter"
 
 class QueryFailedError(Exception):
     """A query has ended by itself; the text says why."""
-
-
-class OperatorNeededError(Exception):
-    """Starting again will not help before somebody has acted; the text says how."""
 
 
 class TooFewSlotsError(Exception):
@@ -341,19 +338,26 @@ class Job:
         error = query.exception()
         # Without the query plans that Spark adds: they fill pages.
         text = "it was stopped" if error is None else str(error).partition("\n=== Streaming Query ===")[0][:2000]
-        if _is_data_loss(text):
+        if is_data_loss(text):
             directory = self._settings.job.checkpoint_dir
             return OperatorNeededError(
                 f"query {name!r} stopped, because Kafka no longer has the offsets it wants to read: the topic was "
-                f"recreated, or records expired before they were read. {_remedy(directory)}. Kafka's words: {text}"
+                f"recreated, or records expired before they were read. {remedy(directory)}. Kafka's words: {text}"
             )
         return QueryFailedError(f"query {name!r} failed: {text}")
 
     def _ask_kafka(self, reader: TopicReader, topic: Topic) -> None:
-        now = reader.describe()
+        try:
+            now = reader.describe()
+            self._latest = reader.end_offsets(now.partitions)
+        except TopicMissingError:
+            raise
+        except KafkaError as error:
+            # Kafka may be starting again. How long they wait for it is for the queries to say.
+            log.warning("%s", error)
+            return
         if now.topic_id != topic.topic_id:
-            raise OperatorNeededError(_recreated(self._settings.job.checkpoint_dir, topic, now))
-        self._latest = reader.end_offsets(now.partitions)
+            raise OperatorNeededError(recreated(self._settings.job.checkpoint_dir, topic, now))
         for name, state in self._states.items():
             # Before a query has said where it is, nothing can be said about what it lacks.
             if state.end:
@@ -443,51 +447,6 @@ class _Listener(StreamingQueryListener):  # type: ignore[misc]
 
     def onQueryTerminated(self, event: Any) -> None:  # noqa: ANN401, N802
         """The watching loop sees it by itself."""
-
-
-def check_topic(checkpoint_dir: Path, topic: Topic) -> None:
-    """Make sure that a checkpoint is used for the topic it was made for.
-
-    Spark itself notices a recreated topic only while it is shorter than the old one; later it would go on in the
-    middle, in silence.
-
-    Raises:
-        OperatorNeededError: the topic is another one.
-        OSError: the directory cannot be written.
-    """
-    checkpoint_dir.mkdir(parents=True, exist_ok=True)
-    path = checkpoint_dir / "topic"
-    identity = f"{topic.name} {topic.topic_id}\n"
-    try:
-        known = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        temporary = path.with_suffix(".new")
-        temporary.write_text(identity, encoding="utf-8")
-        temporary.replace(path)
-        return
-    if known != identity:
-        name, _, topic_id = known.strip().partition(" ")
-        raise OperatorNeededError(_recreated(str(checkpoint_dir), Topic(name, topic_id, 0), topic))
-
-
-def _recreated(checkpoint_dir: str, old: Topic, new: Topic) -> str:
-    return (
-        f"the checkpoint in {checkpoint_dir} belongs to topic {old.name!r} with id {old.topic_id}, but topic "
-        f"{new.name!r} has id {new.topic_id}: the topic was recreated or another one is configured. "
-        f"{_remedy(checkpoint_dir)}"
-    )
-
-
-def _remedy(checkpoint_dir: str) -> str:
-    return (
-        f"Stop the application, move {checkpoint_dir} away and start it again: it then reads the topic from "
-        "kafka.starting_offsets, and rows that are in the tables already stay as they are"
-    )
-
-
-def _is_data_loss(text: str) -> bool:
-    signs = ("KAFKA_DATA_LOSS", "offset was changed from", "failOnDataLoss", "some data may have been missed")
-    return any(sign in text for sign in signs)
 
 
 def _finite(value: float | None) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
+
+from crypto_spark.topic import Topic
 
 _TIMEOUT_MS = 20_000
 
@@ -14,13 +15,8 @@ class KafkaError(Exception):
     """Kafka did not answer, or has no such topic; the text says which."""
 
 
-@dataclass(frozen=True)
-class Topic:
-    """A topic as the brokers know it. A topic that is deleted and created again has another id."""
-
-    name: str
-    topic_id: str
-    partitions: int
+class TopicMissingError(KafkaError):
+    """There is no such topic."""
 
 
 class TopicReader:
@@ -80,5 +76,7 @@ class TopicReader:
     def _explained(self, error: Py4JJavaError) -> KafkaError:
         text = str(error.java_exception.toString())
         if "UnknownTopicOrPartition" in text:
-            return KafkaError(f"topic {self._topic!r} does not exist on {self._bootstrap_servers}: create it first")
+            return TopicMissingError(
+                f"topic {self._topic!r} does not exist on {self._bootstrap_servers}: create it first"
+            )
         return KafkaError(f"Kafka at {self._bootstrap_servers} does not answer: {text}")
