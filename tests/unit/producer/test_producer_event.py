@@ -78,7 +78,9 @@ def test_numbers_survive_exactly(number: Decimal) -> None:
     assert json.loads(text, parse_float=Decimal, parse_int=Decimal) == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "0.0", "-1", "abc", "NaN", "Infinity", "1e400", "1,5", "1" * 50, None, 1.5, True])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0.0", "-1", "abc", "NaN", "Infinity", "1e400", "1,5", "1" * 50, None, 1.5, True]
+)
 def test_other_prices_are_refused(text: object) -> None:
     with pytest.raises(MalformedMessageError):
         json_number(text, "price")

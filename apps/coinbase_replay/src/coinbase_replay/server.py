@@ -82,8 +82,9 @@ class Counters:
 class Client:
     """One WebSocket connection. `channels` maps a channel to the products subscribed."""
 
-    def __init__(self, socket_: web.WebSocketResponse, max_queued: int) -> None:
+    def __init__(self, socket_: web.WebSocketResponse, transport: asyncio.Transport | None, max_queued: int) -> None:
         self.socket = socket_
+        self._transport = transport
         self.channels: dict[str, set[str]] = {channel: set() for channel in CHANNELS}
         self.subscribed = asyncio.Event()
         self._queue: asyncio.Queue[str | None] = asyncio.Queue(max_queued)
@@ -102,6 +103,13 @@ class Client:
             while not self.too_slow and (message := await self._queue.get()) is not None:
                 await self.socket.send_str(message)
         await self.socket.close(code=WSCloseCode.GOING_AWAY)
+
+    def abort(self) -> bool:
+        """Cut the connection without a closing handshake: False when it is gone already."""
+        if self._transport is None:
+            return False
+        self._transport.abort()
+        return True
 
     def end(self) -> None:
         """Finish `write`; what is queued is void."""
@@ -290,7 +298,7 @@ class Replay:
             return _error(request, 404, "not_found", "NotFound")
         await response.prepare(request)
         self.counters.connections += 1
-        client = Client(response, self._limits.max_queued_messages)
+        client = Client(response, request.transport, self._limits.max_queued_messages)
         writer = asyncio.create_task(client.write())
         timer = asyncio.create_task(self._expect_subscription(client))
         self.clients.add(client)
@@ -427,12 +435,7 @@ class Replay:
 
     async def drop(self, _request: web.Request) -> web.Response:
         """Cut all WebSocket connections, without a closing handshake."""
-        dropped = 0
-        for client in list(self.clients):
-            transport = client.socket.get_extra_info("transport")
-            if isinstance(transport, asyncio.Transport):
-                transport.abort()
-                dropped += 1
+        dropped = sum(client.abort() for client in list(self.clients))
         log.info("admin: dropped %d connections", dropped)
         return web.json_response({"dropped": dropped})
 

@@ -23,7 +23,7 @@ from crypto_producer.sources.trades_api import Filling, TradesApi
 log = logging.getLogger(__name__)
 
 _MAX_BATCH = 500
-_MAX_BACKOFF_S = 30.0
+_MAX_BACKOFF_S = 15.0
 _SUBSCRIBED_WITHIN_S = 10.0
 
 
