@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from services import KafkaServer
+from services import REPOSITORY, KafkaServer
 
+sys.path.insert(0, str(REPOSITORY / "apps" / "producer" / "src"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from producer_processes import Producer, Replay

@@ -52,6 +52,9 @@ def test_rest_rounds_report_what_kafka_acknowledged(
     assert {event["user"] for event in events.events} == {"replay"}
     assert set(events.event_ids.values()) == {1}
     assert len(events.events) == producer.ledger()["acknowledged"] == producer.ledger()["accepted"]
+    printed = json.loads(producer.command("ledger", "--json").stdout)
+    assert printed.items() >= producer.ledger().items()
+    assert set(printed["by_symbol"]) == SYMBOLS
     now_ms = time.time() * 1_000
     for event in events.events:
         assert now_ms - 600_000 < int(str(event["timestamp"])) <= now_ms
