@@ -1,13 +1,14 @@
 """The streaming job: Kafka to PostgreSQL, built here and run without Python on the cluster.
 
-    Kafka table (SQL) -> PARSE_EVENT -> DataStream of parsed records -+-> prices      (JDBC, first row wins)
-                                                                     +-> log lines   (stdout of one task manager)
-                                                                     +-> rejected, candles (SQL, one StatementSet)
+    Kafka table -> PARSE_EVENT -> DataStream of parsed records -+-> SQL: prices   -> PostgreSQL, first row wins
+                                                                +-> SQL: rejected -> PostgreSQL, first row wins
+                                                                +-> SQL: candles  -> PostgreSQL, first row wins
+                                                                +-> SQL: log lines -> stdout of one task manager
 
-The DataStream in the middle is what the sinks share: without it the planner would read the topic once per sink.
+The DataStream in the middle is what the branches share: without it the planner would read the topic once for each.
 """
 
-# ruff: noqa: ANN401, PLC0415, SLF001 - PyFlink hides its Java objects, and a job without Python workers needs them; it
+# ruff: noqa: PLC0415, SLF001 - PyFlink hides its Java objects, and a job without Python workers needs them; it
 # is imported late, because it reads its environment, and starts a JVM, when it is first used.
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from crypto_flink.functions import register_functions
 if TYPE_CHECKING:
     from pyflink.datastream import StreamExecutionEnvironment
     from pyflink.table import StreamTableEnvironment
-
-_UID_SOURCE = "parsed"
 
 
 def connector_jars(config: Config) -> list[Path]:
@@ -109,7 +108,6 @@ def settings(config: Config, *, restore_from: str | None = None, job_id: str | N
         "restart-strategy.exponential-delay.jitter-factor": "0.1",
         "table.local-time-zone": "UTC",
         "table.exec.source.idle-timeout": f"{flink.source_idle_timeout_ms} ms",
-        "table.exec.sink.upsert-materialize": "NONE",
         # State is found again by uid: without this, by a hash of the plan.
         "table.exec.uid.generation": "ALWAYS",
         "table.exec.uid.format": "<id>_<transformation>",
@@ -147,48 +145,33 @@ CREATE TEMPORARY TABLE records (
 )"""
 
 
-def _sink_ddl(config: Config, name: str, columns: str, table: str) -> str:
-    password = config.password().replace("'", "''")
-    return f"""
-CREATE TEMPORARY TABLE {name} ({columns}) WITH (
-    'connector' = 'jdbc',
-    'url' = '{jdbc_url(config)}',
-    'driver' = 'org.postgresql.Driver',
-    'table-name' = '{table}',
-    'username' = '{config.postgres.user}',
-    'password' = '{password}',
-    'sink.buffer-flush.interval' = '{config.flink.sink_flush_interval_ms} ms',
-    'sink.buffer-flush.max-rows' = '{config.flink.sink_flush_max_rows}',
-    'sink.max-retries' = '{config.flink.sink_max_retries}'
-)"""
-
-
-def rejected_ddl(config: Config) -> str:
-    """Return the DDL of the sink for rejected_messages; it holds the password."""
-    columns = """
-    engine STRING NOT NULL, kafka_partition INT NOT NULL, kafka_offset BIGINT NOT NULL,
-    kafka_timestamp BIGINT NOT NULL, reason STRING NOT NULL, payload BYTES,
-    PRIMARY KEY (engine, kafka_partition, kafka_offset, kafka_timestamp) NOT ENFORCED"""
-    return _sink_ddl(config, "rejected_sink", columns, config.tables.rejected)
-
-
-def candles_ddl(config: Config) -> str:
-    """Return the DDL of the sink for the candles; it holds the password."""
-    columns = """
-    symbol STRING NOT NULL, window_start BIGINT NOT NULL, `open` DOUBLE NOT NULL, high DOUBLE NOT NULL,
-    low DOUBLE NOT NULL, `close` DOUBLE NOT NULL, event_count BIGINT NOT NULL,
-    PRIMARY KEY (symbol, window_start) NOT ENFORCED"""
-    return _sink_ddl(config, "candles_sink", columns, config.tables.candles)
-
-
-def _row_stream(table_env: StreamTableEnvironment, query: str) -> Any:
-    """Translate a query to a Java DataStream of RowData, the planner's own rows: nothing is converted."""
+def _row_stream(table_env: StreamTableEnvironment, query: str) -> tuple[Any, Any]:
+    """Translate a query to a Java DataStream of RowData, the planner's own rows, and its row type."""
     from pyflink.java_gateway import get_gateway
 
-    table = table_env.sql_query(query)
+    table = table_env.sql_query(query)._j_table
     row_data = get_gateway().jvm.Class.forName("org.apache.flink.table.data.RowData")
-    row_type = table._j_table.getResolvedSchema().toSourceRowDataType().bridgedTo(row_data)
-    return table_env._j_tenv.toDataStream(table._j_table, row_type)
+    row_type = table.getResolvedSchema().toSourceRowDataType().bridgedTo(row_data)
+    return table_env._j_tenv.toDataStream(table, row_type), row_type.getLogicalType()
+
+
+def _write(config: Config, table_env: StreamTableEnvironment, query: str, name: str, table: str, key: str) -> None:
+    """Write the rows of a query to a table; its state is found again by `name`."""
+    from pyflink.java_gateway import get_gateway
+
+    stream, row_type = _row_stream(table_env, query)
+    sink = get_gateway().jvm.cryptostream.flink.FirstRowSink.create(
+        jdbc_url(config),
+        config.postgres.user,
+        config.password(),
+        table,
+        key,
+        row_type,
+        config.flink.sink_flush_interval_ms,
+        config.flink.sink_flush_max_rows,
+        config.flink.sink_max_retries,
+    )
+    stream.sinkTo(sink).name(name).uid(f"{name}-sink")
 
 
 def build(config: Config, env: StreamExecutionEnvironment) -> None:
@@ -201,30 +184,18 @@ def build(config: Config, env: StreamExecutionEnvironment) -> None:
     register_functions(table_env, config.events.max_event_bytes, config.events.symbols)
     table_env.execute_sql(records_ddl(config))
 
-    parsed = _row_stream(table_env, transform.parsed("records"))
+    parsed, _ = _row_stream(table_env, transform.parsed("records"))
     schema = jvm.org.apache.flink.table.api.Schema.newBuilder().watermark("event_time", "SOURCE_WATERMARK()").build()
     table_env._j_tenv.createTemporaryView("parsed", parsed, schema)
 
-    prices = _row_stream(table_env, transform.prices("parsed"))
-    sink = jvm.cryptostream.flink.PricesSink.create(
-        jdbc_url(config),
-        config.postgres.user,
-        config.password(),
-        config.tables.prices,
-        config.flink.sink_flush_interval_ms,
-        config.flink.sink_flush_max_rows,
-        config.flink.sink_max_retries,
-    )
-    prices.sinkTo(sink).name("prices").uid("prices-sink")
+    tables = config.tables
+    _write(config, table_env, transform.prices("parsed"), "prices", tables.prices, "event_id")
+    _write(config, table_env, transform.rejected("parsed"), "rejected", tables.rejected,
+           "engine, kafka_partition, kafka_offset, kafka_timestamp")  # fmt: skip
+    candles = transform.candles("parsed", config.candles.window_s)
+    _write(config, table_env, candles, "candles", tables.candles, "symbol, window_start")
 
-    table_env.execute_sql(rejected_ddl(config))
-    table_env.execute_sql(candles_ddl(config))
-    statements = table_env.create_statement_set()
-    statements.add_insert_sql(f"INSERT INTO rejected_sink {transform.rejected('parsed')}")
-    statements.add_insert_sql(f"INSERT INTO candles_sink {transform.candles('parsed', config.candles.window_s)}")
-    statements.attach_as_datastream()
-
-    # Last, since uids are numbered in order: switching it must not rename the operators that have state.
+    # Last, since SQL's uids are numbered in order: this switch must not rename the operators that have state.
     if config.events.log_events:
         lines = table_env.sql_query(transform.log_lines("parsed"))
         text = jvm.org.apache.flink.table.api.DataTypes.STRING()

@@ -15,17 +15,6 @@ EVENT_TIME_FUNCTION = "EVENT_TIME_MS"
 # The watermark is made in the source, per partition, so rowtime has to be computed there and not behind the parser.
 ROWTIME = f"TO_TIMESTAMP_LTZ({EVENT_TIME_FUNCTION}(`value`), 3)"
 
-PRICE_COLUMNS = (
-    "symbol",
-    "price",
-    "user",
-    "timestamp",
-    "event_id",
-    "produced_at",
-    "kafka_partition",
-    "kafka_offset",
-)
-
 # Digits of the fixed-width sort key of a candle's open and close: epoch ms, then a 64-bit offset.
 _TIMESTAMP_DIGITS = 13
 _OFFSET_DIGITS = 19
@@ -43,7 +32,7 @@ FROM {records}, LATERAL TABLE({PARSE_FUNCTION}(`value`))"""
 
 
 def prices(view: str) -> str:
-    """Return the query for the price table's rows, as in `PRICE_COLUMNS`; an event sent twice is there twice."""
+    """Return the query for the price table's rows; an event sent twice is there twice."""
     return f"""
 SELECT symbol, price, `user`, `timestamp`, event_id, produced_at, kafka_partition, kafka_offset
 FROM {view} WHERE reason IS NULL"""

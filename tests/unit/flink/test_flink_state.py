@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from crypto_flink.state import State, StateError, StateStore, Submission, local_path, newest_restore_point
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def complete(directory: Path, at_s: int) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "_metadata").write_bytes(b"x")
+    os.utime(directory / "_metadata", (at_s, at_s))
+    return directory
+
+
+def submission(job_id: str) -> Submission:
+    return Submission(job_id=job_id, submitted_at_ms=1, fingerprint="f", restored_from=None, reason="r")
+
+
+def test_the_newest_complete_checkpoint_wins_across_jobs(tmp_path: Path) -> None:
+    complete(tmp_path / "a" / "chk-10", 100)
+    wanted = complete(tmp_path / "b" / "chk-2", 200)
+    complete(tmp_path / "stranger" / "chk-99", 999)
+    (tmp_path / "b" / "chk-3").mkdir()  # not complete: no _metadata
+    empty = tmp_path / "b" / "chk-4"
+    empty.mkdir()
+    (empty / "_metadata").touch()
+    (tmp_path / "b" / "shared").mkdir()
+    found = newest_restore_point(tmp_path, ["a", "b", "gone"], [])
+    assert found is not None
+    assert found.path == wanted
+    assert found.uri == wanted.as_uri()
+
+
+def test_a_savepoint_competes_by_time(tmp_path: Path) -> None:
+    checkpoint = complete(tmp_path / "a" / "chk-1", 100)
+    savepoint = complete(tmp_path / "savepoints" / "savepoint-1", 150)
+    uris = ["file:" + str(savepoint), "file:/gone"]
+    assert newest_restore_point(tmp_path, ["a"], uris).path == savepoint  # type: ignore[union-attr]
+    os.utime(checkpoint / "_metadata", (300, 300))
+    assert newest_restore_point(tmp_path, ["a"], uris).path == checkpoint  # type: ignore[union-attr]
+
+
+def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
+    assert newest_restore_point(tmp_path / "missing", ["a"], ["file:/missing"]) is None
+
+
+@pytest.mark.parametrize("uri", ["file:/a/b", "file:///a/b", "/a/b"])
+def test_flinks_paths_are_understood(uri: str) -> None:
+    assert local_path(uri) == Path("/a/b")
+
+
+@given(st.lists(st.text("abcdef0123456789", min_size=1), max_size=5))
+def test_state_survives_a_round_trip(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:
+    store = StateStore(tmp_path_factory.mktemp("state"), "j")
+    for job_id in ids:
+        store.update(lambda state, job_id=job_id: state.with_submission(submission(job_id)))  # type: ignore[misc]
+    assert [entry.job_id for entry in store.read().submissions] == ids
+
+
+def test_the_list_of_submissions_does_not_grow_for_ever() -> None:
+    state = State(job_name="j")
+    for number in range(200):
+        state = state.with_submission(submission(str(number)))
+    assert len(state.submissions) == 50
+    assert state.submissions[-1].job_id == "199"
+
+
+def test_only_one_supervisor_has_the_lock(tmp_path: Path) -> None:
+    with StateStore(tmp_path, "j").exclusive():
+        with pytest.raises(StateError, match="another supervisor"), StateStore(tmp_path, "j").exclusive():
+            pass
+        with StateStore(tmp_path, "other").exclusive():
+            pass
+    with StateStore(tmp_path, "j").exclusive():
+        pass
+
+
+def test_an_error_under_the_lock_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="from within"), StateStore(tmp_path, "j").exclusive():
+        raise OSError("from within")
+
+
+def test_a_damaged_state_file_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "j.json").write_text('{"version": 2}')
+    store = StateStore(tmp_path, "j")
+    with pytest.raises(StateError, match="j.json"):
+        store.update(lambda state: state)
+    assert (tmp_path / "j.json").read_text() == '{"version": 2}'
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="mount the shared directory"):
+        StateStore(tmp_path / "missing", "j").read()
