@@ -127,11 +127,11 @@ class SparkApp:
         """What the newest process has said so far."""
         return self.logs[-1].read_text(errors="replace")
 
-    def wait_for_log(self, text: str, timeout_s: float = 90.0) -> None:
+    def wait_for_log(self, text: str, timeout_s: float = 300.0) -> None:
         """Wait until the newest process has said `text`."""
         self.wait_until(lambda: text in self.log, f"{text!r} in the application's log", timeout_s)
 
-    def wait_until(self, condition: Any, what: str, timeout_s: float = 90.0) -> None:
+    def wait_until(self, condition: Any, what: str, timeout_s: float = 300.0) -> None:
         """Wait for a condition while the application runs; fail with its log where it ends or the time is over."""
         process = self.process
         assert process is not None
@@ -148,7 +148,7 @@ class SparkApp:
         except TimeoutError as error:
             raise AssertionError(f"{error}:\n{self.log[-6000:]}") from error
 
-    def wait_for_exit(self, timeout_s: float = 90.0) -> int:
+    def wait_for_exit(self, timeout_s: float = 300.0) -> int:
         """Wait for the process to end by itself; return its exit code."""
         assert self.process is not None
         return self.process.wait(timeout_s)
@@ -158,7 +158,7 @@ class SparkApp:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 @pytest.fixture

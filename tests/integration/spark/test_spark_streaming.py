@@ -204,7 +204,7 @@ def test_killed_driver_loses_and_doubles_nothing(
     # Its JVM ends with it; until then it may hold the locks.
     app.start()
     total = wanted + len(fixture.rows)
-    app.wait_until(lambda: count(clean_database, "crypto_prices_realtime") >= total, "all rows", timeout_s=150)
+    app.wait_until(lambda: count(clean_database, "crypto_prices_realtime") >= total, "all rows")
     assert_fixture_written(clean_database, fixture, offsets)
     assert_candles_written(app, clean_database, fixture)
     assert count(clean_database, "crypto_prices_realtime") == total

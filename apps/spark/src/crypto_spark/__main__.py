@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # No time: the journal has its own.
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("py4j").setLevel(logging.WARNING)
+    # A failed batch is reported by its query, and an interrupted one when stopping is none.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     try:
         settings = load(options.config)
         if options.check:
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: Settings) -> int:
     # Imported late: --check and a bad configuration do not wait for Spark.
-    from crypto_spark.job import Job  # noqa: PLC0415
+    from crypto_spark.job import EXPECTED_ERRORS, Job  # noqa: PLC0415
     from crypto_spark.metrics import AppMetrics  # noqa: PLC0415
     from crypto_spark.notify import Notifier  # noqa: PLC0415
 
@@ -90,7 +91,10 @@ def _run(settings: Settings) -> int:
         if stopping:
             log.warning("Stopped, though not cleanly: %s", error)
             return 0
-        log.exception("Failed")
+        if isinstance(error, EXPECTED_ERRORS):
+            log.error("%s", str(error).strip())
+        else:
+            log.exception("Failed")
         notifier.send(STATUS=f"failed: {error}"[:500])
         return EXIT_FAILED
     log.info("Stopped")

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 from pyspark.sql import Observation
 from pyspark.sql import functions as F  # noqa: N812 - the name every Spark program uses
 from pyspark.sql.streaming import StreamingQueryListener
 
 from crypto_spark import transform
 from crypto_spark.kafka import KafkaError, TopicMissingError, TopicReader
-from crypto_spark.postgres import Move, Staging, connect, newest_prices
+from crypto_spark.postgres import AnotherApplicationError, Move, Staging, connect, newest_prices
 from crypto_spark.progress import StarvationWatch, lag, parse_offsets
 from crypto_spark.session import create_session, wait_for_slots
 from crypto_spark.show import format_table
@@ -51,6 +52,10 @@ class QueryFailedError(Exception):
 
 class TooFewSlotsError(Exception):
     """The cluster offers fewer task slots than the mode needs."""
+
+
+EXPECTED_ERRORS = (QueryFailedError, TooFewSlotsError, KafkaError, AnotherApplicationError, psycopg2.OperationalError)
+"""What the world around the application does to it: the text says enough, a traceback would hide it."""
 
 
 @dataclass
