@@ -40,6 +40,7 @@ def test_symbols_and_namespace_are_the_contracts() -> None:
         (MINIMAL + "colour = 1\n", "spool.colour: there is no such key"),
         ('[spool]\ndir = "x"\n', "kafka: is missing"),
         (MINIMAL.replace('"127.0.0.1:9092"', ""), "kafka.bootstrap_servers"),
+        (MINIMAL.replace(":9092", ""), "kafka.bootstrap_servers.0: must be host:port"),
         (MINIMAL + 'when_full = "explode"\n', "spool.when_full"),
         (MINIMAL + '[source]\nkind = "tape"\n', "[source.tape]"),
         (MINIMAL + '[source.coinbase_ws]\nws_url = "https://x"\n', "source.coinbase_ws.ws_url: must be a URL"),

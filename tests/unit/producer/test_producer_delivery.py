@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
-from crypto_producer.delivery import Acknowledgement, AckWindow, TopicState, event_id_of, reconcile_from
-from crypto_producer.spool import KafkaPosition
+from crypto_producer.config import KafkaConfig
+from crypto_producer.delivery import Acknowledgement, AckWindow, Delivery, TopicState, event_id_of, reconcile_from
+from crypto_producer.metrics import Metrics
+from crypto_producer.spool import KafkaPosition, Spool
+from crypto_producer.systemd import Progress
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,3 +86,25 @@ def test_an_events_id_is_found() -> None:
     assert str(event_id_of(json.dumps({"event_id": text}).encode())) == text
     assert event_id_of(b'{"event_id": 5}') is None
     assert event_id_of(b"[]") is None
+
+
+def test_a_long_absence_of_kafka_costs_no_threads_and_no_sockets(tmp_path: Path) -> None:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    metrics = Metrics()
+    with Spool(tmp_path, max_events=100, max_bytes=100_000) as spool:
+        delivery = Delivery(KafkaConfig(bootstrap_servers=[f"127.0.0.1:{port}"]), spool, metrics, Progress())
+        delivery.start()
+        threads = threading.active_count()
+        attempts = 0.0
+        deadline_s = time.monotonic() + 60
+        while attempts < 4:
+            assert time.monotonic() < deadline_s, f"waited 60 s for 4 attempts, saw {attempts}"
+            attempts = metrics.send_errors._value.get()
+            time.sleep(0.02)
+        assert "no broker can be reached" in delivery.state
+        assert threading.active_count() == threads
+        assert delivery.drain(0.1) == 0
+        delivery.close()
+        assert "delivery" not in {thread.name for thread in threading.enumerate()}

@@ -30,8 +30,16 @@ def _url(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise ValueError("must be host:port, such as kafka-1:9092")
+    return value
+
+
 HttpUrl = Annotated[str, _url("http", "https")]
 WebSocketUrl = Annotated[str, _url("ws", "wss")]
+HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9]+-[A-Z]+$")]
 
 
@@ -87,7 +95,7 @@ class SourceConfig(_Table):
 class KafkaConfig(_Table):
     """Where events go."""
 
-    bootstrap_servers: Annotated[list[str], Field(min_length=1)]
+    bootstrap_servers: Annotated[list[HostAndPort], Field(min_length=1)]
     topic: Annotated[str, Field(min_length=1)] = "crypto_prices"
     max_in_flight_events: Annotated[int, Field(ge=1)] = 5_000
     linger_ms: Annotated[int, Field(ge=0)] = 2

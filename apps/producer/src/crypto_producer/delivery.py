@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import socket
 import sqlite3
 import threading
 import time
@@ -328,6 +329,8 @@ class Delivery:
 
     def _reconcile(self) -> dict[UUID, Acknowledgement]:
         """What lies in the topic behind the last acknowledged events: event id -> where it lies."""
+        # A client of kafka-python that finds no broker leaves a thread and sockets behind: none is made in vain.
+        self._reach_a_broker()
         self.state = "reconciling"
         position = self._spool.kafka_position()
         if position is not None and self._spool.events and position.topic == self._config.topic:
@@ -390,6 +393,17 @@ class Delivery:
         log.info("reconciled with topic %s: read %d records behind the last acknowledged event, %d events wait",
                  self._config.topic, records, self._spool.events)  # fmt: skip
         return found
+
+    def _reach_a_broker(self) -> None:
+        problems = []
+        for server in self._config.bootstrap_servers:
+            host, _, port = server.rpartition(":")
+            try:
+                with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+                    return
+            except OSError as error:
+                problems.append(f"{server}: {error.strerror or error}")
+        raise DeliveryError(f"no broker can be reached ({'; '.join(problems)})")
 
     def _topic_id(self) -> str:
         with closing(

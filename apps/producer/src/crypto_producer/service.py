@@ -10,7 +10,7 @@ import time
 from crypto_producer.config import Config
 from crypto_producer.delivery import Delivery, in_flight_limit
 from crypto_producer.metrics import Metrics
-from crypto_producer.sources.base import Context, Intake, Source
+from crypto_producer.sources.base import Context, Intake, Source, SourceError
 from crypto_producer.sources.coinbase_rest import CoinbaseRest
 from crypto_producer.sources.coinbase_ws import CoinbaseWs
 from crypto_producer.sources.tape import TapeSource
@@ -70,7 +70,11 @@ class Service:
             log.warning("the spool was not closed: what a crash had torn is cut, what is pending is looked up in Kafka")
         metrics, progress = Metrics(), Progress()
         if config.metrics.port:
-            metrics.serve(config.metrics.host, config.metrics.port, spool)
+            try:
+                metrics.serve(config.metrics.host, config.metrics.port, spool)
+            except OSError as error:
+                where = f"metrics.host, metrics.port: {config.metrics.host}:{config.metrics.port}"
+                raise OSError(f"{where} cannot be listened on: {error.strerror or error}") from error
         delivery = Delivery(config.kafka, spool, metrics, progress)
         source = make_source(config)
         intake = Intake(
@@ -123,6 +127,9 @@ class Service:
     def _read(self, source: Source, context: Context) -> None:
         try:
             source.run(context)
+        except SourceError as error:
+            self._failure = error
+            log.error("source %s failed: %s", source.name, error)
         except BaseException as error:
             self._failure = error
             log.exception("source %s failed", source.name)
