@@ -213,14 +213,13 @@ def event(
     }).encode()  # fmt: skip
 
 
-def send(
-    producer: KafkaProducer, topic: str, partition: int, value: bytes | None, timestamp_ms: int | None = None
-) -> int:
-    return (
-        producer.send(topic, value=value, key=b"k", partition=partition, timestamp_ms=timestamp_ms)
-        .get(timeout=30)
-        .offset
-    )
+def send(producer: KafkaProducer, topic: str, partition: int, value: bytes | None) -> tuple[int, int]:
+    """Send a record and return its offset and its timestamp.
+
+    The timestamp is always the present: a broker soon deletes a segment of records from long ago.
+    """
+    metadata = producer.send(topic, value=value, key=b"k", partition=partition).get(timeout=30)
+    return metadata.offset, metadata.timestamp
 
 
 def record_value(record: dict[str, Any]) -> bytes | None:
@@ -240,32 +239,31 @@ def move_watermark(producer: KafkaProducer, topic: str, timestamp_ms: int) -> li
 def test_flink_stream_of_the_fixture(
     lab: Lab, producer: KafkaProducer, database: Database, cluster: FlinkCluster
 ) -> None:
-    offsets: dict[tuple[int, int], int] = {}
+    # What the fixture calls (partition, offset) -> offset and timestamp in the topic.
+    sent: dict[tuple[int, int], tuple[int, int]] = {}
     for record in FIXTURE["records"]:
-        sent = send(
-            producer, lab.name, record["partition"], record_value(record), timestamp_ms=record["kafka_timestamp"]
+        sent[record["partition"], record["offset"]] = send(
+            producer, lab.name, record["partition"], record_value(record)
         )
-        offsets[record["partition"], record["offset"]] = sent
     huge = event(price=2.0)[:-1] + b', "pad": "' + b"x" * 1024 * 1024 + b'"}'
-    huge_offset = send(producer, lab.name, 0, huge, timestamp_ms=START_MS)
+    huge_offset, huge_timestamp_ms = send(producer, lab.name, 0, huge)
     fillers = move_watermark(producer, lab.name, START_MS + 10 * MINUTE_MS)
     lab.start()
 
     def expected(rows: list[dict[str, Any]], *columns: str) -> set[tuple[Any, ...]]:
-        return {
-            tuple(
-                offsets[row["kafka_partition"], row["kafka_offset"]] if column == "kafka_offset" else row[column]
-                for column in columns
-            )
-            for row in rows
-        }
+        def value(row: dict[str, Any], column: str) -> Any:  # noqa: ANN401 - whatever the fixture holds
+            if column in {"kafka_offset", "kafka_timestamp"}:
+                return sent[row["kafka_partition"], row["kafka_offset"]][column == "kafka_timestamp"]
+            return row[column]
+
+        return {tuple(value(row, column) for column in columns) for row in rows}
 
     row_columns = (
         "symbol", "price", "user", "timestamp", "event_id", "produced_at", "kafka_partition", "kafka_offset",
     )  # fmt: skip
     wanted_rows = expected(FIXTURE["rows"], *row_columns)
     wait_until(
-        lambda: database.count("crypto_prices_flink") >= len(wanted_rows) + len(fillers), "the fixture's rows", 30
+        lambda: database.count("crypto_prices_flink") >= len(wanted_rows) + len(fillers), "the fixture's rows", 60
     )
     select = (
         'SELECT symbol, price, "user", timestamp, event_id::text, produced_at, kafka_partition, kafka_offset'
@@ -274,8 +272,8 @@ def test_flink_stream_of_the_fixture(
     assert set(database.rows(select)) == wanted_rows
 
     reject_columns = ("kafka_partition", "kafka_offset", "kafka_timestamp", "reason")
-    wanted_rejects = expected(FIXTURE["rejected"], *reject_columns) | {(0, huge_offset, START_MS, "too_large")}
-    wait_until(lambda: database.count("rejected_messages") >= len(wanted_rejects), "the fixture's rejects", 30)
+    wanted_rejects = expected(FIXTURE["rejected"], *reject_columns) | {(0, huge_offset, huge_timestamp_ms, "too_large")}
+    wait_until(lambda: database.count("rejected_messages") >= len(wanted_rejects), "the fixture's rejects", 60)
     assert (
         set(database.rows(f"SELECT {', '.join(reject_columns)} FROM rejected_messages WHERE engine = 'flink'"))
         == wanted_rejects
@@ -292,13 +290,13 @@ def test_flink_stream_of_the_fixture(
             record for record in FIXTURE["records"]
             if (record["partition"], record["offset"]) == (reject["kafka_partition"], reject["kafka_offset"])
         )  # fmt: skip
-        payload = payloads[record["partition"], offsets[record["partition"], record["offset"]]]
+        payload = payloads[record["partition"], sent[record["partition"], record["offset"]][0]]
         assert (None if payload is None else bytes(payload)) == record_value(record), record["note"]
 
     candle_columns = ("symbol", "window_start", "open", "high", "low", "close", "event_count")
     wanted_candles = expected(FIXTURE["candles"], *candle_columns)
     candle_query = f"SELECT {', '.join(candle_columns)} FROM candles_1m_flink"
-    wait_until(lambda: database.count("candles_1m_flink") >= len(wanted_candles), "the fixture's candles", 30)
+    wait_until(lambda: database.count("candles_1m_flink") >= len(wanted_candles), "the fixture's candles", 60)
     assert set(database.rows(candle_query)) == wanted_candles
 
     lines = cluster.taskmanager_output().splitlines()
@@ -310,14 +308,14 @@ def test_flink_stream_of_the_fixture(
         database.rows("SELECT event_id, xmin::text FROM crypto_prices_flink ORDER BY 1"),
     )
     for record in FIXTURE["records"]:
-        send(producer, lab.name, record["partition"], record_value(record), timestamp_ms=record["kafka_timestamp"])
+        send(producer, lab.name, record["partition"], record_value(record))
     late = str(uuid.uuid4())
     send(producer, lab.name, 0, event(timestamp_ms=START_MS, event_id=late))
     wait_until(
-        lambda: database.count(f"crypto_prices_flink WHERE event_id = '{late}'") == 1, "the row of the late event", 30
+        lambda: database.count(f"crypto_prices_flink WHERE event_id = '{late}'") == 1, "the row of the late event", 60
     )
     wait_until(
-        lambda: database.count("rejected_messages") == 2 * len(FIXTURE["rejected"]) + 1, "the rejects once more", 30
+        lambda: database.count("rejected_messages") == 2 * len(FIXTURE["rejected"]) + 1, "the rejects once more", 60
     )
     assert {row for row in database.rows(select) if row[4] != late} == before[0]
     after = database.rows(
@@ -372,7 +370,7 @@ def test_flink_job_survives_what_it_stands_on(
         wait_until(lambda: database.count(query) == 1, f"rows after {what}", 90)
 
     rows_follow("the start")
-    wait_until(lambda: lab.checkpoints(job_id()) > 0, "a checkpoint", 30)
+    wait_until(lambda: lab.checkpoints(job_id()) > 0, "a checkpoint", 60)
 
     cluster.kill("taskmanager")
     cluster.start_taskmanager()
@@ -428,7 +426,7 @@ def test_flink_supervisor_keeps_one_job_and_its_state(
     lab.configure(job={"parallelism": 1}, events={"log_events": True})
     lab.start()
     send(producer, lab.name, 0, event(price=10.0))
-    wait_until(lambda: database.count("crypto_prices_flink") == 1, "the first row", 30)
+    wait_until(lambda: database.count("crypto_prices_flink") == 1, "the first row", 60)
     first = lab.submissions()[-1]["job_id"]
 
     # A second supervisor is refused.

@@ -95,14 +95,14 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_missing_password_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere.toml"):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load_config(tmp_path / "nowhere.toml")
     config = load_config(write(tmp_path))
     (tmp_path / "password").write_text("\n")
     with pytest.raises(ConfigError, match="is empty"):
         config.password()
     (tmp_path / "password").unlink()
-    with pytest.raises(ConfigError, match="postgres.password_file: cannot read"):
+    with pytest.raises(ConfigError, match=r"postgres\.password_file: cannot read"):
         config.password()
 
 
@@ -131,5 +131,5 @@ def test_the_fingerprint_follows_the_job_and_nothing_else(tmp_path: Path) -> Non
     (tmp_path / "password").write_text("rotated")
     assert fingerprint(config) != original
     (tmp_path / "functions.jar").unlink()
-    with pytest.raises(ConfigError, match="flink.functions_jar"):
+    with pytest.raises(ConfigError, match=r"flink\.functions_jar"):
         fingerprint(config)

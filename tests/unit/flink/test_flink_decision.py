@@ -33,7 +33,7 @@ def job(job_id: str = "a", state: str = "RUNNING", running: int = 3) -> Job:
     return Job(job_id, "j", state, 0, 3, running)
 
 
-def remembered(*job_ids: str, restored: str | None = None, **changes: Any) -> State:
+def remembered(*job_ids: str, restored: str | None = None, **changes: str) -> State:
     submissions = tuple(
         Submission(job_id=job_id, submitted_at_ms=0, fingerprint="now", restored_from=restored, reason="")
         for job_id in job_ids
@@ -41,7 +41,7 @@ def remembered(*job_ids: str, restored: str | None = None, **changes: Any) -> St
     return State(job_name="j", submissions=submissions).model_copy(update=changes)
 
 
-def next_action(jobs: list[Job], state: State, **changes: Any) -> object:
+def next_action(jobs: list[Job], state: State, **changes: object) -> object:
     arguments: dict[str, Any] = {
         "free_slots": 3, "restore": None, "fingerprint": "now", "parallelism": 3, **changes,
     }  # fmt: skip
@@ -142,6 +142,7 @@ def test_a_checkpoint_that_vanished_is_no_start_from_scratch() -> None:
     [
         ROLLBACK,
         "java.lang.IllegalStateException: ... Cannot map checkpoint/savepoint state for operator x to the new program",
+        "Unexpected magic number\n\tat DefaultExecutionGraphFactory.tryRestoreExecutionGraphFromSavepoint(D.java:217)",
         "Caused by: org.apache.flink.util.StateMigrationException: The new key serializer must be compatible.",
     ],
 )

@@ -87,7 +87,7 @@ def test_an_error_under_the_lock_stays_what_it_is(tmp_path: Path) -> None:
 def test_a_damaged_state_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "j.json").write_text('{"version": 2}')
     store = StateStore(tmp_path, "j")
-    with pytest.raises(StateError, match="j.json"):
+    with pytest.raises(StateError, match=r"j\.json"):
         store.update(lambda state: state)
     assert (tmp_path / "j.json").read_text() == '{"version": 2}'
 

@@ -14,6 +14,7 @@ EXIT_DUPLICATE = 4
 
 # What Flink says when state cannot be read, found or mapped to the job.
 _RESTORE_FAILURES = (
+    "tryRestoreExecutionGraphFromSavepoint",
     "Failed to rollback to checkpoint/savepoint",
     "Cannot map checkpoint/savepoint state",
     "StateMigrationException",
