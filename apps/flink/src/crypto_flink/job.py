@@ -50,10 +50,12 @@ def client_environment(config: Config) -> dict[str, str]:
     }
     if config.flink.home is not None:
         environment["FLINK_HOME"] = str(config.flink.home)
+        # A node's own configuration is the cluster's; the client takes everything from this job's settings.
+        environment["FLINK_CONF_DIR"] = str(config.flink.home / "conf")
     return environment
 
 
-# PyFlink takes them from a configuration file of the nested form only by luck; these are the ones a client needs.
+# What Java 17 has to open for Flink's client; given here, they depend on no configuration file.
 _JAVA_OPTIONS = " ".join(
     f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
     for package in ("lang", "net", "io", "nio", "lang.reflect", "text", "time", "util", "util.concurrent")
