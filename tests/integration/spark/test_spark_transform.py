@@ -143,7 +143,8 @@ def test_corner(corners: dict[int, Any], number: int) -> None:
     _, value, reason = CORNERS[number]
     assert corners[number].reason == reason
     if reason is None:
-        event = json.loads(value)
+        # As the engines read them: what is too long for an integer is a double.
+        event = json.loads(value, parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
         row = corners[number].asDict()
         assert {key: row[key] for key in GOOD if key != "trade_id"} == {
             key: event[key] for key in GOOD if key != "trade_id"
