@@ -2,6 +2,6 @@
 // 1.2.0 is the newest version that a Go module proxy can serve: version 2 never became a Go module of its own.
 module crypto-stream-lab/terraform-provider-external
 
-go 1.23
+go 1.18
 
 require github.com/terraform-providers/terraform-provider-external v1.2.0

@@ -1,0 +1,79 @@
+# The entry points. Each calls a step that also works by hand (README, "Step by step").
+#   LAB=name       which lab (default: lab); several may live side by side
+#   TARGET=lxd     where the nodes come from
+#   TOPOLOGY=small SOURCE=coinbase_rest|coinbase_ws|tape FEED=auto|coinbase|replay TAPE=file SPEED=1
+SHELL := /bin/bash
+export LAB TARGET TOPOLOGY SOURCE FEED TAPE SPEED
+LAB_TOOL := python3 tools/lab
+VENV := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab image artifacts status ssh psql topics audit down clean check format test test-unit \
+        test-integration test-terraform test-lab test-services checksums lock require-python
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+require-python:
+	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is missing: apt-get install python3"; exit 1; }
+
+setup: require-python ## Check this machine and install what is missing
+	@$(LAB_TOOL) setup
+
+lab: require-python ## From a bare machine to prices in both tables
+	@$(LAB_TOOL) up
+
+status: ## Nodes, services, row counts and newest prices
+	@$(LAB_TOOL) status
+
+ssh: ## A shell on a node: make ssh NODE=kafka-1
+	@$(LAB_TOOL) ssh "$(NODE)"
+
+psql: ## SQL in crypto_db: make psql, or make psql Q="SELECT ..."
+	@$(LAB_TOOL) psql $(if $(Q),"$(Q)")
+
+topics: ## Topics, partitions and newest offsets
+	@$(LAB_TOOL) topics
+
+audit: ## Producer's count = topic's count = rows of both tables, event by event
+	@$(LAB_TOOL) audit
+
+down: ## Remove this lab's nodes; artifacts and image are kept
+	@$(LAB_TOOL) down
+
+clean: ## Remove every lab of this folder, images, artifacts and keys
+	@$(LAB_TOOL) clean
+
+image: ## Build the node image
+	@$(LAB_TOOL) image
+
+artifacts: ## Fetch and build what the nodes need
+	@$(LAB_TOOL) artifacts
+
+check: ## Lint and unit tests, under two minutes
+	@tests/check
+
+format: ## Format Python and Terraform
+	@$(VENV)/ruff format . && $(VENV)/ruff check --fix . && terraform fmt -recursive terraform
+
+test: ## Everything: check, integration tests, and a lab of its own with its tests
+	@$(LAB_TOOL) setup
+	@tests/run
+
+test-unit: ## Unit and house tests
+	@$(VENV)/pytest -q tests/unit tests/house
+
+test-integration: ## The apps against a real Kafka, PostgreSQL, Spark and Flink
+	@tests/run integration
+
+test-terraform: ## terraform test, fmt, validate
+	@$(VENV)/pytest -q tests/terraform
+
+test-lab: ## testinfra against the running lab
+	@$(VENV)/pytest -q tests/lab
+
+checksums: ## Write the SHA-256 of the pinned jars again, after a wanted change of versions
+	@$(VENV)/python tools/checksums.py
+
+lock: ## Resolve the lock files again
+	@$(VENV)/python tools/lock.py

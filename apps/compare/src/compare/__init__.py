@@ -1,0 +1,1 @@
+"""Comparison of the two engines: every event accounted for."""

@@ -1,0 +1,99 @@
+"""The audit: its own reading of the contract against the shared fixture, and every kind of difference."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(REPOSITORY / "apps" / "compare" / "src"))
+
+from compare.audit import Topic, candles, compare_candles, compare_engine
+from compare.event import Event, classify
+
+FIXTURE = json.loads((REPOSITORY / "tests" / "fixtures" / "events.json").read_text())
+SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
+
+
+def value_of(record: dict[str, Any]) -> bytes | None:
+    if "value_repeat" in record:
+        parts = record["value_repeat"]
+        return (parts["prefix"] + parts["fill"] * parts["count"] + parts["suffix"]).encode()
+    return None if record["value_base64"] is None else base64.b64decode(record["value_base64"])
+
+
+@pytest.fixture
+def topic() -> Topic:
+    found = Topic({0: 10_000, 1: 10_000, 2: 10_000})
+    for record in FIXTURE["records"]:
+        found.add(record["partition"], record["offset"], classify(value_of(record), SYMBOLS, 65536))
+    return found
+
+
+def rows_of_fixture() -> list[tuple[str, int, int]]:
+    return [(row["event_id"].lower(), row["kafka_partition"], row["kafka_offset"]) for row in FIXTURE["rows"]]
+
+
+def rejects_of_fixture() -> list[tuple[int, int, str]]:
+    return [(row["kafka_partition"], row["kafka_offset"], row["reason"]) for row in FIXTURE["rejected"]]
+
+
+def test_classification_is_the_fixtures(topic: Topic) -> None:
+    assert topic.rejects == {(partition, offset): reason for partition, offset, reason in rejects_of_fixture()}
+    assert topic.events.keys() == {row["event_id"].lower() for row in FIXTURE["rows"]}
+    assert topic.duplicates == 1
+
+
+def test_candles_are_the_fixtures(topic: Topic) -> None:
+    assert candles(topic, 60) == {
+        (row["symbol"], row["window_start"]): (row["open"], row["high"], row["low"], row["close"], row["event_count"])
+        for row in FIXTURE["candles"]
+    }
+
+
+def test_equal_tables_have_no_findings(topic: Topic) -> None:
+    report = compare_engine(topic, rows_of_fixture(), rejects_of_fixture())
+    assert report["rows"] == 16
+    assert report["rejected"] == 53
+    assert not any(report[key] for key in report if key not in {"rows", "rejected"})
+
+
+def test_every_difference_is_counted(topic: Topic) -> None:
+    rows = rows_of_fixture()
+    lost, doubled = rows.pop(), rows[0]
+    stranger = ("00000000-0000-0000-0000-000000000000", 0, 5)
+    later = ("11111111-1111-1111-1111-111111111111", 0, 10_000)
+    rejects = rejects_of_fixture()
+    partition, offset, _ = rejects.pop()
+    rejects[0] = (rejects[0][0], rejects[0][1], "another reason")
+    report = compare_engine(topic, [*rows, doubled, stranger, later], rejects)
+    assert report["missing"] == 1
+    assert report["missing_examples"] == [lost[0]]
+    assert report["duplicates"] == 1
+    assert report["unexpected"] == 1
+    assert report["rejects_missing"] == 1
+    assert (partition, offset) in topic.rejects
+    assert report["rejects_different"] == 1
+
+
+def test_candles_of_one_engine_only_are_not_different_yet() -> None:
+    one, other = (1.0, 2.0, 0.5, 1.5, 3), (1.0, 2.0, 0.5, 1.5, 4)
+    tables = {
+        "spark": {("BTC-USD", 0): one, ("BTC-USD", 60_000): one},
+        "flink": {("BTC-USD", 0): other, ("BTC-USD", 120_000): one},
+    }
+    assert compare_candles(tables, {("BTC-USD", 0): other}) == {"compared": 1, "different": 1, "unlike_topic": 1}
+
+
+def test_python_leniency_is_not_the_contracts() -> None:
+    event = {"event_id": "5f0c8a0e-3c3f-5f0e-9d7b-6d1f0b6f3a11", "symbol": "BTC-USD", "user": "x",
+             "timestamp": 1783465020000, "produced_at": 1}  # fmt: skip
+    good = json.dumps({**event, "price": 1.5})
+    assert classify(good.encode(), SYMBOLS, 65536) == Event(event["event_id"], "BTC-USD", 1.5, 1783465020000)
+    assert classify(good.replace("1.5", "NaN").encode(), SYMBOLS, 65536) == "not_json"
+    assert classify(("[" * 50_000).encode(), SYMBOLS, 65536) == "not_json"

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""The commands behind `make`: bring a lab up, look at it, take it down.
+
+Runs on the standard library alone, for `setup` has to work on a bare machine. `python3 tools/lab --help` lists the
+commands; each is a step that also works by hand (README, "Step by step").
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import clean
+import machine
+import pipeline
+import screen
+from context import Context, LabError
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="tools/lab", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--target", default=os.environ.get("TARGET") or "lxd", help="where nodes come from: lxd")
+    parser.add_argument("--lab", default=os.environ.get("LAB") or "lab", help="name of the lab (default: lab)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="from a bare machine to rows in both tables")
+    up.add_argument("--topology", default=os.environ.get("TOPOLOGY") or "small", help="a file of terraform/topologies")
+    up.add_argument("--source", default=os.environ.get("SOURCE") or "coinbase_rest",
+                    help="coinbase_rest, coinbase_ws or tape")  # fmt: skip
+    up.add_argument("--feed", default=os.environ.get("FEED") or "auto",
+                    help="coinbase, replay, or auto: the replay where Coinbase cannot be reached")  # fmt: skip
+    up.add_argument("--tape", default=os.environ.get("TAPE") or "", help="a recorded feed (NDJSON) for tape or replay")
+    up.add_argument("--speed", default=os.environ.get("SPEED") or "1", help="multiple of the tape's own pace")
+
+    commands.add_parser("setup", help="install what is missing on this machine")
+    commands.add_parser("image", help="build the node image")
+    commands.add_parser("artifacts", help="fetch what the nodes need")
+    commands.add_parser("status", help="nodes, services, rows")
+    ssh = commands.add_parser("ssh", help="log in to a node")
+    ssh.add_argument("node", help="for example kafka-1")
+    ssh.add_argument("remote", nargs=argparse.REMAINDER, help="a command to run there")
+    psql = commands.add_parser("psql", help="a psql session in crypto_db, or one query")
+    psql.add_argument("query", nargs="?", default="", help="SQL to run instead of a session")
+    commands.add_parser("topics", help="describe the topics and the newest offsets")
+    commands.add_parser("audit", help="compare producer, topic and both tables, event by event")
+    commands.add_parser("down", help="remove this lab's nodes; artifacts and image are kept")
+    commands.add_parser("clean", help="remove every lab of this folder, the image and the artifacts")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run one command; returns the exit code."""
+    options = parse(sys.argv[1:])
+    try:
+        context = Context(target=options.target, lab=options.lab)
+        match options.command:
+            case "setup":
+                machine.setup(context)
+            case "up":
+                pipeline.up(context, options)
+            case "image":
+                pipeline.image(context)
+            case "artifacts":
+                pipeline.artifacts(context)
+            case "status":
+                return screen.status(context)
+            case "ssh":
+                screen.ssh(context, options.node, options.remote)
+            case "psql":
+                screen.psql(context, options.query)
+            case "topics":
+                screen.topics(context)
+            case "audit":
+                return screen.audit(context)
+            case "down":
+                clean.down(context)
+            case "clean":
+                clean.clean(context)
+    except LabError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. `make lab LAB={options.lab}` goes on from here, `make down LAB={options.lab}` cleans up.",
+              file=sys.stderr)  # fmt: skip
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""`down` and `clean`: take labs away, and nothing that belongs to another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import machine
+from context import REPOSITORY, Context, LabError
+
+
+def down(context: Context) -> None:
+    """Remove this lab's nodes, network and storage; artifacts, image and SSH key are kept."""
+    if not (context.terraform_root / ".terraform").is_dir():
+        print(f"  nothing to do: no {context.target} lab was ever made here")
+        return
+    with context.locked():
+        context.step(
+            f"remove the nodes of '{context.lab}' (terraform destroy)",
+            ["terraform", f"-chdir={context.terraform_root}", "destroy", "-auto-approve", "-input=false", "-no-color",
+             f"-var=client={machine.client() or 'lxc'}"],
+            log="terraform-destroy",
+            failed="The lab could not be removed completely (terraform destroy).",
+        )  # fmt: skip
+        context.ssh_config.unlink(missing_ok=True)
+        # Ansible keeps connections open for a while; those to nodes that are gone would only hang.
+        for socket in (Path.home() / ".ansible" / "cp").glob("*"):
+            subprocess.run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "-"], capture_output=True, check=False)
+
+
+def workspaces(context: Context) -> list[str]:
+    """Return the names of the labs that this folder has a Terraform state for."""
+    states = context.terraform_root / "terraform.tfstate.d"
+    names = [entry.name for entry in states.iterdir() if entry.is_dir()] if states.is_dir() else []
+    if (context.terraform_root / "terraform.tfstate").is_file():
+        names.append("lab")
+    return sorted(names)
+
+
+def clean(context: Context) -> None:
+    """Remove every lab of this folder, its keys and secrets, the node images that no node uses, and the cache."""
+    for name in workspaces(context):
+        lab = Context(target=context.target, lab=name)
+        down(lab)
+        _remove_blackhole(lab)
+        shutil.rmtree(lab.lab_dir, ignore_errors=True)
+        shutil.rmtree(context.terraform_root / "terraform.tfstate.d" / name, ignore_errors=True)
+    for leftover in context.terraform_root.glob("terraform.tfstate*"):
+        if leftover.is_file():
+            leftover.unlink()
+    _remove_images()
+    shutil.rmtree(context.cache, ignore_errors=True)
+    shutil.rmtree(REPOSITORY / ".lab", ignore_errors=True)
+    print("  removed labs, images, artifacts and keys; programs that `make setup` installed are kept")
+
+
+def _remove_images() -> None:
+    client = machine.client()
+    if not client:
+        return
+    shown = subprocess.run([client, "image", "list", "--format", "json"], capture_output=True, text=True, check=False)
+    if shown.returncode != 0:
+        raise LabError(f"{client} does not answer: {shown.stderr.strip()}")
+    for image in json.loads(shown.stdout):
+        if any(alias["name"].startswith("csl-node-") for alias in image["aliases"]):
+            subprocess.run([client, "image", "delete", image["fingerprint"]], capture_output=True, check=False)
+
+
+def _remove_blackhole(context: Context) -> None:
+    shown = subprocess.run(
+        ["terraform", f"-chdir={context.terraform_root}", "console"], input="local.subnet\n",
+        capture_output=True, text=True, check=False, env=context.environment,
+    )  # fmt: skip
+    subnet = shown.stdout.strip().strip('"')
+    if shown.returncode == 0 and subnet:
+        verb = context.terraform_root / "scripts" / "lxd.py"
+        spec = json.dumps({"client": machine.client() or "lxc", "lab": context.lab, "subnet": subnet})
+        subprocess.run(["python3", str(verb), "routes-down"], env={**os.environ, "SPEC": spec}, check=False)

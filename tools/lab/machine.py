@@ -1,0 +1,314 @@
+"""`setup`: check this machine and install what is missing, once."""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from context import REPOSITORY, Context, LabError, need, progress
+
+MIN_MEMORY_MIB = 4096
+MIN_DISK_GIB = 15
+MIN_TERRAFORM = (1, 9)
+INOTIFY_INSTANCES = 1024
+LOCK_FILE = REPOSITORY / "requirements" / "controller.txt"
+# Program => Debian/Ubuntu package that brings it.
+PACKAGES = {
+    "ssh": "openssh-client",
+    "ip": "iproute2",
+    "mvn": "maven",
+    "javac": "default-jdk-headless",
+    "mmdebstrap": "mmdebstrap",
+    "newuidmap": "uidmap",
+}
+PROVIDER = "registry.terraform.io/hashicorp/external"
+PROVIDER_VERSION = "1.2.0"
+
+
+def setup(context: Context) -> None:
+    """Do all of it; every step that finds its work done says nothing."""
+    check_distribution(Path("/etc/os-release").read_text())
+    check_resources(context)
+    install_packages()
+    install_container_manager()
+    raise_inotify_limit()
+    install_terraform()
+    make_virtual_environment()
+    initialise_terraform(context)
+
+
+def check_distribution(os_release: str) -> None:
+    """Refuse a system without apt; LabError says what is supported."""
+    found = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
+    family = {found.get("ID", "").strip('"'), *found.get("ID_LIKE", "").strip('"').split()}
+    if not family & {"debian", "ubuntu"}:
+        raise LabError(
+            f"this is {found.get('PRETTY_NAME', 'an unknown system')}: the lab's set-up knows Debian 12/13 and Ubuntu 24.04"
+        )
+
+
+def check_resources(context: Context) -> None:
+    """Refuse a machine that is far too small, before anything is installed."""
+    meminfo = Path("/proc/meminfo").read_text()
+    memory_mib = int(re.findall(r"MemTotal:\s+(\d+)", meminfo)[0]) // 1024
+    context.cache.mkdir(parents=True, exist_ok=True)
+    disk_gib = shutil.disk_usage(context.cache).free // 2**30
+    problems = []
+    if memory_mib < MIN_MEMORY_MIB:
+        problems.append(f"{memory_mib} MiB of memory: the smallest topology needs {MIN_MEMORY_MIB} MiB")
+    if disk_gib < MIN_DISK_GIB:
+        problems.append(
+            f"{disk_gib} GiB free below {context.cache}: nodes, image and artifacts need {MIN_DISK_GIB} GiB "
+            "(CSL_CACHE=... puts the artifacts elsewhere)"
+        )
+    if problems:
+        raise LabError("this machine is too small:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def as_root(command: list[str]) -> list[str]:
+    """Return the command as it has to be called to run as root; LabError where that is not possible."""
+    if os.geteuid() == 0:
+        return command
+    if shutil.which("sudo") is None:
+        raise LabError(f"`{' '.join(command)}` needs root: run `make setup` as root once, or install sudo")
+    return ["sudo", *command]
+
+
+def run(name: str, command: list[str], remedy: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    """Run a step of the set-up with its output kept for the error message."""
+    with progress(name):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})}, cwd=cwd,
+            stdin=None if command[0] == "sudo" else subprocess.DEVNULL,
+        )  # fmt: skip
+        if done.returncode != 0:
+            tail = "\n".join(f"    {line}" for line in (done.stdout + done.stderr).strip().splitlines()[-15:])
+            raise LabError(f"{name}: `{' '.join(command)}` failed:\n{tail}\n  {remedy}")
+
+
+def apt_install(packages: list[str]) -> None:
+    """Install Debian packages."""
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    run("read the package lists", as_root(["apt-get", "update", "-q"]), "check the network and /etc/apt", quiet)
+    run(
+        f"install {', '.join(packages)}",
+        as_root(["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]),
+        "install them by hand and run this again",
+        quiet,
+    )
+
+
+def install_packages() -> None:
+    """Install the programs that the lab calls."""
+    missing = [package for program, package in PACKAGES.items() if shutil.which(program) is None]
+    # Debian splits the module that makes virtual environments off its Python.
+    if subprocess.run(["python3", "-c", "import ensurepip"], capture_output=True, check=False).returncode != 0:
+        missing.append("python3-venv")
+    if missing:
+        apt_install(missing)
+
+
+def client() -> str:
+    """Return the container manager's client: lxc where there is one, else incus, else nothing."""
+    return next((name for name in ("lxc", "incus") if shutil.which(name)), "")
+
+
+def install_container_manager() -> None:
+    """Have LXD (or Incus) installed and answering."""
+    if not client():
+        candidates = [package for package in ("lxd", "incus") if _is_in_apt(package)]
+        if candidates:
+            # lxcfs shows each node its own limits in /proc; dnsmasq answers on its bridge.
+            apt_install([candidates[0], "lxcfs", "dnsmasq-base"])
+        elif shutil.which("snap"):
+            run("install LXD", as_root(["snap", "install", "lxd"]), "see https://canonical.com/lxd/install")
+        else:
+            raise LabError("neither LXD nor Incus can be installed by apt or snap here: install one of them by hand")
+    if _answers():
+        return
+    group = "incus-admin" if client() == "incus" else "lxd"
+    if os.geteuid() != 0 and not _in_group(group):
+        raise LabError(
+            f"you may not use {client()}: `sudo adduser {pwd.getpwuid(os.geteuid()).pw_name} {group}`, then log in again"
+        )
+    daemon = "incus" if client() == "incus" else "lxd"
+    if Path("/run/systemd/system").is_dir():
+        run(f"start {daemon}", as_root(["systemctl", "start", daemon]), f"see `journalctl -u {daemon}`")
+    else:
+        _start_without_systemd()
+    _wait_for_answer()
+
+
+def _is_in_apt(package: str) -> bool:
+    shown = subprocess.run(["apt-cache", "policy", package], capture_output=True, text=True, check=False).stdout
+    # Ubuntu's package of this name only installs the snap; there the snap is asked for openly.
+    return "Candidate:" in shown and "Candidate: (none)" not in shown and "snap" not in shown
+
+
+def _answers() -> bool:
+    try:
+        return subprocess.run([client(), "query", "/1.0"], capture_output=True, timeout=20, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _in_group(name: str) -> bool:
+    try:
+        return grp.getgrnam(name).gr_gid in os.getgroups()
+    except KeyError:
+        return False
+
+
+def _start_without_systemd() -> None:
+    # Machines without an init system (containers, build hosts): the daemons run in the background until a reboot.
+    daemons = [["lxcfs", "/var/lib/lxcfs"], ["lxd", "--group", grp.getgrgid(os.getegid()).gr_name]]
+    if client() == "incus":
+        daemons[1] = ["incusd", "--group", grp.getgrgid(os.getegid()).gr_name]
+    for command in daemons:
+        if shutil.which(command[0]) is None:
+            raise LabError(f"the program {command[0]} is missing: apt-get install {command[0]}")
+        if subprocess.run(["pgrep", "-x", command[0]], capture_output=True, check=False).returncode == 0:
+            continue
+        Path("/var/lib/lxcfs").mkdir(parents=True, exist_ok=True)
+        with Path("/var/log", f"{command[0]}-lab.log").open("ab") as log:
+            subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _wait_for_answer(timeout_s: float = 60) -> None:
+    with progress(f"wait for {client()}"):
+        deadline = time.monotonic() + timeout_s
+        while not _answers():
+            if time.monotonic() > deadline:
+                raise LabError(f"{client()} does not answer after {timeout_s:.0f} s: try `{client()} list`")
+            time.sleep(0.5)
+
+
+def raise_inotify_limit() -> None:
+    """Give the nodes' systemd instances, which share one user on the host, enough inotify instances."""
+    setting = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(setting.read_text()) >= INOTIFY_INSTANCES:
+        return
+    run(
+        "raise fs.inotify.max_user_instances",
+        as_root(["sysctl", "-q", "-w", f"fs.inotify.max_user_instances={INOTIFY_INSTANCES}"]),
+        "set it in /etc/sysctl.d",
+    )
+
+
+def terraform_version(text: str) -> tuple[int, int]:
+    """Read major and minor version from `terraform version`."""
+    found = re.search(r"v(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def install_terraform() -> None:
+    """Install Terraform from HashiCorp's package repository, unless a fitting one is there."""
+    if shutil.which("terraform"):
+        shown = subprocess.run(["terraform", "version"], capture_output=True, text=True, check=False).stdout
+        if terraform_version(shown) >= MIN_TERRAFORM:
+            return
+        raise LabError(f"terraform is too old ({shown.splitlines()[0]}): the lab needs 1.9 or newer")
+    codename = subprocess.run(["sh", "-c", ". /etc/os-release; echo $VERSION_CODENAME"], capture_output=True, text=True,
+                              check=True).stdout.strip()  # fmt: skip
+    remedy = "install Terraform 1.9 or newer by hand: https://developer.hashicorp.com/terraform/install"
+    keyring = "/usr/share/keyrings/hashicorp-archive-keyring.asc"
+    for package in ("curl", "ca-certificates"):
+        if subprocess.run(["dpkg", "-s", package], capture_output=True, check=False).returncode != 0:
+            apt_install([package])
+    run(
+        "trust HashiCorp's package repository",
+        as_root(["curl", "-fsSL", "--max-time", "30", "-o", keyring, "https://apt.releases.hashicorp.com/gpg"]),
+        remedy,
+    )
+    source = f"deb [signed-by={keyring}] https://apt.releases.hashicorp.com {codename} main\n"
+    subprocess.run(as_root(["tee", "/etc/apt/sources.list.d/hashicorp.list"]), input=source, text=True, check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    apt_install(["terraform"])
+
+
+def make_virtual_environment() -> None:
+    """Have .venv with exactly the locked packages."""
+    venv = REPOSITORY / ".venv"
+    stamp = venv / ".lock-sha256"
+    wanted = hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    remedy = "check the network (pip's own settings name mirrors), and Python: the lab needs 3.11 or newer"
+    if not (venv / "bin" / "python").exists():
+        run("make the Python environment .venv", ["python3", "-m", "venv", str(venv)], remedy)
+    run(
+        "install the locked Python packages",
+        [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes",
+         "-r", str(LOCK_FILE)],
+        remedy,
+    )  # fmt: skip
+    stamp.write_text(wanted)
+
+
+def find_provider_mirror(places: list[Path]) -> Path | None:
+    """Return the first folder that holds a registry.terraform.io tree with the provider."""
+    return next((place for place in places if (place / PROVIDER).is_dir()), None)
+
+
+def _places(context: Context) -> list[Path]:
+    places = [Path(text) for text in os.environ.get("CSL_TERRAFORM_MIRROR", "").split(os.pathsep) if text]
+    places += [context.cache / "terraform-providers"]
+    for root in ("/opt", "/usr/share/terraform", "/usr/local/share/terraform", "/usr/local/share", "/srv"):
+        if Path(root).is_dir():
+            places += [Path(root), *sorted(entry for entry in Path(root).iterdir() if entry.is_dir())]
+    return places
+
+
+def initialise_terraform(context: Context) -> None:
+    """Run `terraform init`: from the registry, else from a mirror on this machine, else from sources built here."""
+    root = context.terraform_root
+    stamp = root / ".terraform" / "initialised-for"
+    wanted = hashlib.sha256((root / "versions.tf").read_bytes()).hexdigest()
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    terraform = need("terraform", "`make setup` installs it")
+    init = [terraform, f"-chdir={root}", "init", "-input=false", "-no-color"]
+    env = {**os.environ, "TF_REGISTRY_CLIENT_TIMEOUT": "10", "TF_REGISTRY_DISCOVERY_RETRY": "0"}
+    with progress("initialise Terraform from its registry") as _:
+        done = subprocess.run(init, capture_output=True, text=True, check=False, env=env)
+        reached = done.returncode == 0
+        if not reached:
+            print("         the Terraform registry cannot be reached from here", flush=True)
+    if not reached:
+        mirror = find_provider_mirror(_places(context)) or _build_provider(context)
+        print(f"         using the provider mirror {mirror}", flush=True)
+        settings = context.cache / "terraformrc"
+        settings.write_text(
+            "provider_installation {\n"
+            f'  filesystem_mirror {{\n    path    = "{mirror}"\n    include = ["hashicorp/external"]\n  }}\n'
+            '  direct {\n    exclude = ["hashicorp/external"]\n  }\n}\n'
+        )
+        run(
+            "initialise Terraform from the mirror", init, "see terraform/providers/README.md",
+            {"TF_CLI_CONFIG_FILE": str(settings)},
+        )  # fmt: skip
+    stamp.write_text(wanted)
+
+
+def _build_provider(context: Context) -> Path:
+    if shutil.which("go") is None:
+        apt_install(["golang-go"])
+    mirror = context.cache / "terraform-providers"
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+    target = mirror / PROVIDER / PROVIDER_VERSION / f"linux_{machine}" / f"terraform-provider-external_v{PROVIDER_VERSION}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    run(
+        "build Terraform's provider from its pinned sources",
+        ["go", "build", "-mod=mod", "-trimpath", "-o", str(target), "github.com/terraform-providers/terraform-provider-external"],
+        "set CSL_TERRAFORM_MIRROR to a folder that holds a registry.terraform.io tree",
+        {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
+        REPOSITORY / "terraform" / "providers" / "external",
+    )  # fmt: skip
+    return mirror

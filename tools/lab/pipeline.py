@@ -1,0 +1,160 @@
+"""`up`: nodes, services, rows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import machine
+import screen
+from context import REPOSITORY, Context, LabError, progress
+
+SOURCES = ("coinbase_rest", "coinbase_ws", "tape")
+FEEDS = ("auto", "coinbase", "replay")
+ROWS_TIMEOUT_S = 180
+# Rows count as flowing when the newest is not older than this: three of Spark's batches.
+FRESH_S = 60
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse wrong options, all of them at once, before anything is made."""
+    problems = []
+    topologies = sorted(path.stem for path in (REPOSITORY / "terraform" / "topologies").glob("*.yaml"))
+    if options.topology not in topologies and not Path(options.topology).is_file():
+        problems.append(f"TOPOLOGY={options.topology}: known are {', '.join(topologies)}, or give a file")
+    if options.source not in SOURCES:
+        problems.append(f"SOURCE={options.source}: known are {', '.join(SOURCES)}")
+    if options.feed not in FEEDS:
+        problems.append(f"FEED={options.feed}: known are {', '.join(FEEDS)}")
+    if options.tape and not Path(options.tape).is_file():
+        problems.append(f"TAPE={options.tape}: there is no such file")
+    if options.source == "tape" and not options.tape:
+        problems.append("SOURCE=tape needs TAPE=, a file of recorded feed messages (NDJSON)")
+    try:
+        positive = float(options.speed) > 0
+    except ValueError:
+        positive = False
+    if not positive:
+        problems.append(f"SPEED={options.speed}: must be a positive number")
+    if problems:
+        raise LabError("this lab cannot be built as asked:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def up(context: Context, options: argparse.Namespace) -> None:
+    """Bring the lab up, or to what the options ask; then show it."""
+    began = time.monotonic()
+    check_options(options)
+    print(f"Lab '{context.lab}' on {context.target}, topology {options.topology}")
+    with context.locked():
+        machine.setup(context)
+        if not image_is_there():
+            image(context)
+        apply(context, options.topology)
+        recap = configure(context, options)
+        newest = wait_for_rows(context)
+    elapsed = time.monotonic() - began
+    screen.status(context, newest)
+    print("\nWhere the time went: " + ", ".join(f"{name} {spent:.0f} s" for name, spent in context.timings_s.items()))
+    print(f"In all {elapsed:.0f} s; Ansible changed {recap} things.")
+
+
+def image_is_there() -> bool:
+    """Tell whether the container manager has the image already."""
+    client = machine.client()
+    name = subprocess.run(
+        ["python3", str(REPOSITORY / "terraform" / "node_image" / "build.py"), "--name"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    shown = subprocess.run([client, "image", "info", name], capture_output=True, check=False)
+    return shown.returncode == 0
+
+
+def image(context: Context) -> None:
+    """Build the node image and give it to the container manager."""
+    context.step(
+        "build the node image",
+        ["python3", str(REPOSITORY / "terraform" / "node_image" / "build.py"), "--client", machine.client(),
+         "--generation", f"b{time.time_ns():x}"],
+        log="image",
+        failed="The node image could not be built.",
+    )  # fmt: skip
+
+
+def artifacts(context: Context) -> None:
+    """Fetch and build what the nodes need, without any node."""
+    machine.setup(context)
+    context.step(
+        "fetch artifacts",
+        ["ansible-playbook", "-i", "localhost,", str(REPOSITORY / "ansible" / "playbooks" / "artifacts.yml")],
+        log="artifacts",
+        failed="The artifacts could not be fetched.",
+        env={"ANSIBLE_INVENTORY": "localhost,"},
+    )
+
+
+def apply(context: Context, topology: str) -> None:
+    """Make the nodes, and write the SSH configuration for them."""
+    topology_variable = str(Path(topology).resolve()) if Path(topology).is_file() else topology
+    context.step(
+        "make the nodes (terraform apply)",
+        ["terraform", f"-chdir={context.terraform_root}", "apply", "-auto-approve", "-input=false", "-no-color",
+         f"-var=topology={topology_variable}", f"-var=client={machine.client()}"],
+        log="terraform",
+        failed="The nodes could not be made (terraform apply).",
+    )  # fmt: skip
+    shown = subprocess.run(
+        ["terraform", f"-chdir={context.terraform_root}", "output", "-raw", "ssh_config"],
+        capture_output=True, text=True, check=True, env=context.environment,
+    ).stdout  # fmt: skip
+    context.ssh_config.write_text(shown)
+
+
+def configure(context: Context, options: argparse.Namespace) -> int:
+    """Run site.yml; returns how many things it changed."""
+    variables = {
+        "lab_source": options.source,
+        "lab_feed": options.feed,
+        "lab_tape": str(Path(options.tape).resolve()) if options.tape else "",
+        "lab_speed": float(options.speed),
+    }
+    output = context.step(
+        "install and start the services (ansible-playbook site.yml)",
+        ["ansible-playbook", str(REPOSITORY / "site.yml"), "-e", json.dumps(variables)],
+        log="ansible",
+        failed="The services could not be set up (ansible-playbook site.yml).",
+        env={"ANSIBLE_NOCOLOR": "1"},
+    )
+    return changed(output)
+
+
+def changed(output: str) -> int:
+    """Add up `changed=` in Ansible's recap."""
+    recap = output.rpartition("PLAY RECAP")[2]
+    return sum(int(part.split("=")[1]) for part in recap.split() if part.startswith("changed="))
+
+
+def wait_for_rows(context: Context) -> dict[str, float | None]:
+    """Wait until both engines write fresh rows; LabError names the one that does not."""
+    ages: dict[str, float | None] = {}
+    with progress("wait for rows from both engines"):
+        deadline = time.monotonic() + ROWS_TIMEOUT_S
+        while True:
+            ages = screen.newest_row_ages(context)
+            late = [engine for engine, age in ages.items() if age is None or age > FRESH_S]
+            if not late:
+                return ages
+            if time.monotonic() > deadline:
+                break
+            time.sleep(2)
+    logs = {"Spark": "make ssh NODE=submitter-1, journalctl -u spark-job", "Flink": "make ssh NODE=submitter-1, journalctl -u flink-job"}
+    raise LabError(
+        "\n".join(
+            f"No rows flow through {engine} ({'none so far' if ages[engine] is None else f'newest is {ages[engine]:.0f} s old'}). "
+            f"Look at: {logs[engine]}"
+            for engine in late
+        )
+        + "\nIf neither has rows: make ssh NODE=producer-1, journalctl -u producer. See docs/troubleshooting.md."
+    )
