@@ -32,8 +32,7 @@ locals {
       vcpus      = try(tonumber(node.vcpus), null)
       memory_mib = try(tonumber(node.memory_mib), null)
       unknown    = try(setsubtract(keys(node), ["groups", "vcpus", "memory_mib", "host_number"]), [])
-      host_number = try(
-        tonumber(node.host_number),
+      host_number = can(node.host_number) ? try(tonumber(node.host_number), null) : try(
         local.groups[node.groups[0]] + try(tonumber(regex("-([0-9]+)$", name)[0]), 0),
         null,
       )
@@ -43,9 +42,9 @@ locals {
   subnet_ok   = can(cidrnetmask(var.subnet))
   prefix      = local.subnet_ok ? tonumber(split("/", var.subnet)[1]) : 0
   subnet_size = local.subnet_ok ? pow(2, 32 - local.prefix) : 0
-  # 0 is the network, 1 the gateway, the last one the broadcast address.
+  # 0 is the network, 1 the gateway, the last one the broadcast address. A node without a number has a fault of its own.
   addressable = {
-    for name, node in local.candidates : name => try(node.host_number > 1 && node.host_number < local.subnet_size - 1, false)
+    for name, node in local.candidates : name => try(node.host_number > 1 && node.host_number < local.subnet_size - 1, true)
   }
   memory_mib = sum(concat([0], [for node in local.candidates : coalesce(node.memory_mib, 0)]))
 
@@ -58,7 +57,7 @@ locals {
     flatten([for name, node in local.candidates : [for key in node.unknown : "node ${name} has an unknown key '${key}': known are groups, vcpus, memory_mib, host_number"]]),
     [for name, node in local.candidates : "node ${name} has no groups: list at least one of ${join(", ", keys(local.groups))}" if length(node.groups) == 0],
     flatten([for name, node in local.candidates : [for group in node.groups : "node ${name} is in an unknown group '${group}': known are ${join(", ", keys(local.groups))}" if !contains(keys(local.groups), group)]]),
-    [for group in var.required_groups : "no node is in group ${group}: put it into the groups of one" if !contains(flatten(values(local.candidates)[*].groups), group)],
+    [for group in var.required_groups : "no node is in group ${group}: put it into the groups of one" if length(local.raw_nodes) > 0 && !contains(flatten(values(local.candidates)[*].groups), group)],
     [for group in local.single_groups : "${length([for node in local.candidates : 1 if contains(node.groups, group)])} nodes are in group ${group}: it can have one only" if length([for node in local.candidates : 1 if contains(node.groups, group)]) > 1],
     [for name, node in local.candidates : "node ${name}: vcpus must be a whole number of at least 1" if try(node.vcpus < 1 || floor(node.vcpus) != node.vcpus, true)],
     [for name, node in local.candidates : "node ${name}: memory_mib must be a whole number of at least 256" if try(node.memory_mib < 256 || floor(node.memory_mib) != node.memory_mib, true)],
@@ -68,7 +67,8 @@ locals {
         "the nodes ask for ${local.memory_mib} MiB of memory, the host has ${var.host_memory_mib} MiB and keeps ${var.host_memory_reserve_mib} MiB for itself: choose a smaller topology or lower memory_mib",
       ]
     ),
-    local.subnet_ok ? [for name, ok in local.addressable : "node ${name} has no address in ${var.subnet} (host number ${coalesce(local.candidates[name].host_number, "unknown")}): use a larger subnet or set host_number" if !ok] : [],
+    [for name, node in local.candidates : "node ${name}: host_number must be a whole number" if can(local.raw_nodes[name].host_number) && try(floor(node.host_number) != node.host_number, true)],
+    local.subnet_ok ? [for name, ok in local.addressable : "node ${name} has no address in ${var.subnet} (host number ${local.candidates[name].host_number}): use a larger subnet or set host_number" if !ok] : [],
     [
       for number in distinct([for node in local.candidates : node.host_number if node.host_number != null]) :
       "nodes ${join(" and ", [for name, node in local.candidates : name if node.host_number == number])} have the same host number ${number}: set host_number"
