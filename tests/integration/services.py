@@ -81,7 +81,7 @@ class KafkaServer:
 
     @property
     def _classpath(self) -> str:
-        jars = artifacts_directory() / "kafka" / "jars"
+        jars = artifacts_directory() / "trees" / "kafka" / "current" / "libs"
         if not list(jars.glob("kafka_2.13-*.jar")):
             raise FileNotFoundError(f"no Kafka jars in {jars}: run `make artifacts` first")
         return f"{jars}/*"
@@ -153,7 +153,7 @@ group.initial.rebalance.delay.ms=0
         try:
             admin.create_topics(
                 [NewTopic(name, num_partitions=partitions, replication_factor=1,
-                          topic_configs={"max.message.bytes": "2097152"})],
+                          topic_configs={"max.message.bytes": "2097152", "retention.ms": "-1"})],
             )  # fmt: skip
         finally:
             admin.close()
