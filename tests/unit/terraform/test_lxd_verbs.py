@@ -13,6 +13,7 @@ import pytest
 
 Spec = dict[str, Any]
 OWNER, STRANGER = "/home/ann/lab", "/home/bob/lab"
+READY: dict[str, Any] = {}
 
 
 @pytest.fixture
@@ -47,11 +48,14 @@ def verb(lxd: ModuleType, host: Any, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 @pytest.fixture
 def ready(verb: Callable[[str, Spec], None], spec: Spec, network_spec: Spec, host: Any) -> Any:
-    """A lab with its network, its storage and one node."""
-    verb("network-up", network_spec)
-    verb("storage-up", spec)
-    verb("node-up", spec)
-    host.calls()
+    """A lab with its network, its storage and one node, made by the verbs once and then remembered."""
+    if not READY:
+        verb("network-up", network_spec)
+        verb("storage-up", spec)
+        verb("node-up", spec)
+        host.calls()
+        READY.update(host.state)
+    host.update(READY)
     return host
 
 
