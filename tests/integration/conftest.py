@@ -34,7 +34,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def clean_database(postgres: PostgresServer) -> Iterator["psycopg2.extensions.connection"]:
+def clean_database(postgres: PostgresServer) -> Iterator[psycopg2.extensions.connection]:
     """All tables emptied; gives a superuser connection in autocommit mode."""
     with contextlib.closing(psycopg2.connect(postgres.superuser_dsn)) as connection:
         connection.autocommit = True

@@ -40,6 +40,37 @@ def artifacts_directory() -> Path:
     return Path(cache) / "artifacts"
 
 
+def artifact_tree(name: str, *parts: str) -> Path:
+    """Return a folder or file of one of the trees `make artifacts` leaves, as a node gets it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    path = artifacts_directory().joinpath("trees", name, "current", *parts)
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}: run `make artifacts` first")
+    return path.resolve()
+
+
+def built_jar(name: str, jar: str, project: Path, work: Path) -> Path:
+    """Return the jar that `make artifacts` built from a project of this repository, or a new one where it is too old.
+
+    Args:
+        name: the tree that holds the jar
+        jar: file name of the jar, in the tree's `jars` and in the project's `target`
+        project: the Maven project
+        work: where to build, so that two runs do not meet
+    """
+    built = artifacts_directory() / "trees" / name / "current" / "jars" / jar
+    sources = [project / "pom.xml", *(path for path in (project / "src").rglob("*") if path.is_file())]
+    if built.exists() and all(source.stat().st_mtime <= built.stat().st_mtime for source in sources):
+        return built.resolve()
+    copy = work / project.parent.name
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns("target"))
+    subprocess.run(["mvn", "-q", "-B", "package"], cwd=copy, check=True)
+    return copy / "target" / jar
+
+
 def free_port() -> int:
     """Return a TCP port on loopback that nobody listens on now."""
     with socket.socket() as probe:
@@ -81,10 +112,7 @@ class KafkaServer:
 
     @property
     def _classpath(self) -> str:
-        jars = artifacts_directory() / "trees" / "kafka" / "current" / "libs"
-        if not list(jars.glob("kafka_2.13-*.jar")):
-            raise FileNotFoundError(f"no Kafka jars in {jars}: run `make artifacts` first")
-        return f"{jars}/*"
+        return f"{artifact_tree('kafka', 'libs')}/*"
 
     def prepare(self) -> None:
         """Write the configuration and format the storage."""
@@ -173,7 +201,8 @@ class PostgresServer:
     @property
     def superuser_dsn(self) -> str:
         """libpq connection string of the superuser."""
-        return f"host={self.host} port={self.port} dbname={self.database} user=postgres password={self.passwords['postgres']}"
+        password = self.passwords["postgres"]
+        return f"host={self.host} port={self.port} dbname={self.database} user=postgres password={password}"
 
     def password_file(self, role: str) -> Path:
         """Path of a file that holds only the password of `role`."""
@@ -219,9 +248,7 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Stop the server, cutting its connections."""
-        self._as_server_user(
-            self._program("pg_ctl"), "-D", str(self.directory / "data"), "-w", "-m", "fast", "stop"
-        )
+        self._as_server_user(self._program("pg_ctl"), "-D", str(self.directory / "data"), "-w", "-m", "fast", "stop")
 
     def migrate(self) -> None:
         """Create the database, apply the migrations in order, and give the roles their passwords."""

@@ -21,9 +21,7 @@ def test_kafka_keeps_messages_over_a_restart(kafka: KafkaServer) -> None:
     consumer.close()
 
 
-def test_first_row_of_an_event_wins(
-    clean_database: psycopg2.extensions.connection, postgres: PostgresServer
-) -> None:
+def test_first_row_of_an_event_wins(clean_database: psycopg2.extensions.connection, postgres: PostgresServer) -> None:
     password = postgres.password_file("flink_writer").read_text()
     writer = psycopg2.connect(
         host=postgres.host, port=postgres.port, dbname=postgres.database, user="flink_writer", password=password

@@ -10,13 +10,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from flink_cluster import FlinkCluster, build_functions, running_cluster
+from flink_cluster import FlinkCluster, running_cluster
+from services import REPOSITORY, built_jar
 
 
 @pytest.fixture(scope="session")
 def functions_jar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The jar of the Java functions, built from the sources."""
-    return build_functions(tmp_path_factory.mktemp("functions"))
+    """The jar of the Java functions."""
+    work = tmp_path_factory.mktemp("functions")
+    return built_jar("flink_job", "crypto-flink-functions.jar", REPOSITORY / "apps" / "flink" / "jvm", work)
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -14,10 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services import REPOSITORY, artifacts_directory, free_port, wait_until
+from services import artifact_tree, free_port, wait_until
 
-SOURCES = REPOSITORY / "apps" / "flink" / "src"
-FUNCTIONS = REPOSITORY / "apps" / "flink" / "jvm"
 # Java 17 needs these; Flink's own conf/config.yaml lists the same.
 JAVA_OPTIONS = [
     f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
@@ -29,48 +25,29 @@ JAVA_OPTIONS = [
 SLOTS = 4
 
 
-def python_tree() -> Path:
-    """Return the folder that holds PyFlink and what it needs: an unpacked tree of wheels, or site-packages."""
-    tree = artifacts_directory() / "flink" / "python"
-    if (tree / "pyflink").is_dir():
-        return tree
-    found = importlib.util.find_spec("pyflink")
-    if found is None or not found.submodule_search_locations:
-        raise FileNotFoundError(f"no PyFlink in {tree}: run `make artifacts` first")
-    return Path(next(iter(found.submodule_search_locations))).parent
+# Without site-packages: what the job imports has to be in its tree, as on a node.
+PYTHON = [sys.executable, "-S"]
 
 
-def python_executable() -> str:
-    """Return the Python that PyFlink's wheels are for."""
-    if sys.version_info[:2] == (3, 11):
-        return sys.executable
-    return shutil.which("python3.11") or "/usr/bin/python3"
+def flink_home() -> Path:
+    """Return the folder of Flink's own lib, bin and conf."""
+    return artifact_tree("flink", "python", "pyflink")
 
 
 def python_environment() -> dict[str, str]:
     """Return the environment in which `crypto_flink` and PyFlink can be imported, as on a node."""
-    return {**os.environ, "PYTHONPATH": f"{SOURCES}{os.pathsep}{python_tree()}", "PYTHONUNBUFFERED": "1"}
+    # PYTHONPATH and FLINK_HOME are the tests' own (run.py).
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 def flink_jars() -> list[str]:
     """Return Flink's own jars."""
-    return sorted(str(jar) for jar in (python_tree() / "pyflink" / "lib").glob("*.jar"))
+    return sorted(str(jar) for jar in (flink_home() / "lib").glob("*.jar"))
 
 
 def connector_jars() -> list[str]:
     """Return the connectors' jars."""
-    jars = sorted(str(jar) for jar in (artifacts_directory() / "flink" / "jars").glob("*.jar"))
-    if not jars:
-        raise FileNotFoundError(f"no jars in {artifacts_directory()}/flink/jars: run `make artifacts` first")
-    return jars
-
-
-def build_functions(directory: Path) -> Path:
-    """Build the jar of the Java functions from a copy of its sources, so that two runs do not meet."""
-    copy = directory / "jvm"
-    shutil.copytree(FUNCTIONS, copy, ignore=shutil.ignore_patterns("target"))
-    subprocess.run(["mvn", "-q", "-B", "package"], cwd=copy, check=True)
-    return copy / "target" / "crypto-flink-functions.jar"
+    return sorted(str(jar) for jar in artifact_tree("flink", "jars").glob("*.jar"))
 
 
 @dataclass
@@ -153,7 +130,7 @@ class FlinkCluster:
 
     def start_taskmanager(self) -> None:
         """Start the TaskManager with the memory that Flink works out from its configuration."""
-        tools = [f"{python_tree()}/pyflink/bin/bash-java-utils.jar", *flink_jars()]
+        tools = [f"{flink_home()}/bin/bash-java-utils.jar", *flink_jars()]
         printed = subprocess.run(
             ["java", "-Xmx64m", "-cp", os.pathsep.join(tools),
              "org.apache.flink.runtime.util.bash.BashJavaUtils", "GET_TM_RESOURCE_PARAMS",

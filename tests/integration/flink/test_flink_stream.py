@@ -21,7 +21,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import pytest
-from flink_cluster import FlinkCluster, connector_jars, python_environment, python_executable
+from flink_cluster import PYTHON, FlinkCluster, connector_jars, python_environment
 from kafka import KafkaProducer
 from services import REPOSITORY, KafkaServer, PostgresServer, free_port, wait_until
 
@@ -87,7 +87,7 @@ class Lab:
 
     def command(self, command: str) -> list[str]:
         return [
-            python_executable(), "-m", "crypto_flink.supervisor", "--config", str(self.config_path), command,
+            *PYTHON, "-m", "crypto_flink.supervisor", "--config", str(self.config_path), command,
         ]  # fmt: skip
 
     def call(self, command: str) -> subprocess.CompletedProcess[str]:
@@ -475,7 +475,7 @@ def test_flink_supervisor_keeps_one_job_and_its_state(
 
     # A job of the same name by another hand: both are left alone, and it is said loudly.
     other = subprocess.run(
-        [python_executable(), "-m", "crypto_flink.client", "--config", str(lab.config_path)],
+        [*PYTHON, "-m", "crypto_flink.client", "--config", str(lab.config_path)],
         env=python_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert other.returncode == 0, other.stdout + other.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flink_cluster import python_environment, python_executable
+from flink_cluster import PYTHON, python_environment
 from services import REPOSITORY
 
 FIXTURE = REPOSITORY / "tests" / "fixtures" / "events.json"
@@ -19,7 +19,7 @@ UUID = "4cc7761a-e5e7-5c39-8a7b-0807932bd08c"
 def run_transform(fixture: Path, functions_jar: Path, directory: Path) -> dict[str, list[dict[str, Any]]]:
     directory.mkdir()
     finished = subprocess.run(
-        [python_executable(), str(Path(__file__).with_name("run_transform.py")), str(fixture), str(directory)],
+        [*PYTHON, str(Path(__file__).with_name("run_transform.py")), str(fixture), str(directory)],
         env={**python_environment(), "HADOOP_CLASSPATH": str(functions_jar), "JVM_ARGS": "-Xmx512m"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

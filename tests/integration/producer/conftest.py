@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from services import REPOSITORY, KafkaServer
+from services import KafkaServer
 
-sys.path.insert(0, str(REPOSITORY / "apps" / "producer" / "src"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from producer_processes import Producer, Replay

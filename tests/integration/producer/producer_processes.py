@@ -17,11 +17,13 @@ from pathlib import Path
 
 from crypto_producer.spool import Counts, SpoolError, read_ledger
 from kafka import KafkaConsumer, TopicPartition
-from services import REPOSITORY, KafkaServer, free_port, wait_until
+from services import KafkaServer, free_port, wait_until
 
+# Without site-packages: what the apps import has to be in their trees, as on a node.
+PYTHON = [sys.executable, "-S"]
+# PYTHONPATH is the tests' own (run.py).
 ENVIRONMENT = {
     **{key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
-    "PYTHONPATH": f"{REPOSITORY / 'apps/producer/src'}:{REPOSITORY / 'apps/coinbase_replay/src'}",
     "PYTHONUNBUFFERED": "1",
     # Everything is on loopback; a proxy of the machine must not get in between.
     "NO_PROXY": "127.0.0.1",
@@ -56,7 +58,7 @@ class Replay:
             )
         with (self.directory / "replay.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "coinbase_replay", "serve", "--config", str(config)],
+                [*PYTHON, "-m", "coinbase_replay", "serve", "--config", str(config)],
                 env=ENVIRONMENT, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -126,7 +128,7 @@ class Producer:
         """Start it; `run` is under way when this returns, nothing more."""
         with (self.config.parent / "producer.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "crypto_producer", "run", "--config", str(self.config)],
+                [*PYTHON, "-m", "crypto_producer", "run", "--config", str(self.config)],
                 env={**ENVIRONMENT, **self.environment}, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -155,7 +157,7 @@ class Producer:
     def command(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another subcommand."""
         return subprocess.run(
-            [sys.executable, "-m", "crypto_producer", name, "--config", str(self.config), *arguments],
+            [*PYTHON, "-m", "crypto_producer", name, "--config", str(self.config), *arguments],
             env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 

@@ -7,7 +7,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +17,7 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
-from services import REPOSITORY, KafkaServer, PostgresServer, artifacts_directory, free_port, wait_until
-
-sys.path.insert(0, str(REPOSITORY / "apps" / "spark" / "src"))
+from services import REPOSITORY, KafkaServer, PostgresServer, artifact_tree, built_jar, free_port, wait_until
 
 APP = REPOSITORY / "apps" / "spark"
 SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
@@ -80,16 +77,12 @@ def spark() -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="session")
 def jars_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All jars in one place, as on a node; the writer is built here if `make artifacts` has not done it."""
+    """All jars in one place, as on a node."""
     directory = tmp_path_factory.mktemp("jars")
-    for jar in (artifacts_directory() / "spark" / "jars").glob("*.jar"):
-        shutil.copy(jar, directory)
-    for old in directory.glob("crypto-spark-writer-*.jar"):
-        old.unlink()
-    # Always from the sources at hand: an older artifact would test something else.
-    subprocess.run(["mvn", "-q", "-B", "-f", str(APP / "jvm" / "pom.xml"), "package"], check=True)
-    (writer,) = (APP / "jvm" / "target").glob("crypto-spark-writer-*.jar")
-    shutil.copy(writer, directory)
+    writer = built_jar("spark_job", "crypto-spark-writer-1.0.0.jar", APP / "jvm", tmp_path_factory.mktemp("writer"))
+    for jar in [*artifact_tree("spark_job", "jars").glob("*.jar"), writer]:
+        (directory / jar.name).unlink(missing_ok=True)
+        (directory / jar.name).symlink_to(jar)
     return directory
 
 
@@ -116,7 +109,8 @@ class SparkApp:
         self.logs.append(self.directory / f"app-{self.starts}.log")
         with self.logs[-1].open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(APP / "spark_stream_processor.py"), "--config", str(config)],
+                # Without site-packages: what it imports has to be in the trees, as on a node.
+                [sys.executable, "-S", str(APP / "spark_stream_processor.py"), "--config", str(config)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
