@@ -9,7 +9,7 @@ VENV := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab image artifacts status ssh psql topics audit down clean check format test test-unit \
-        test-integration test-terraform test-lab test-services checksums lock require-python
+        test-integration test-terraform test-lab checksums lock require-python
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -57,14 +57,14 @@ format: ## Format Python and Terraform
 	@$(VENV)/ruff format . && $(VENV)/ruff check --fix . && terraform fmt -recursive terraform
 
 test: ## Everything: check, integration tests, and a lab of its own with its tests
-	@$(LAB_TOOL) setup
-	@tests/run
+	@$(LAB_TOOL) setup --tests
+	@$(VENV)/python tests/run.py
 
 test-unit: ## Unit and house tests
 	@$(VENV)/pytest -q tests/unit tests/house
 
 test-integration: ## The apps against a real Kafka, PostgreSQL, Spark and Flink
-	@tests/run integration
+	@$(VENV)/python tests/integration/run.py
 
 test-terraform: ## terraform test, fmt, validate
 	@$(VENV)/pytest -q tests/terraform

@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 TARGET = Path(__file__).resolve().parent.name
 ROOT = Path(__file__).resolve().parents[2] / "terraform" / TARGET
 
 
-def read_inventory() -> dict[str, object]:
+def read_inventory() -> dict[str, Any]:
     """Return Terraform's output `ansible_inventory`; SystemExit with a message where there is none."""
     if shutil.which("terraform") is None:
         sys.exit("inventory: the program terraform is not there: `make setup` installs it")
@@ -30,7 +31,12 @@ def read_inventory() -> dict[str, object]:
             f"inventory: no {TARGET} lab has been applied here. Make one: make lab, "
             f"or terraform -chdir=terraform/{TARGET} apply\n({done.stderr.strip()})"
         )
-    inventory: dict[str, object] = json.loads(done.stdout)
+    inventory: dict[str, Any] = json.loads(done.stdout)
+    # What the lab was brought up with (`make lab SOURCE=...`), so that a playbook run by hand keeps it.
+    chosen = Path(inventory["all"]["vars"]["lab_dir"], "variables.json")
+    if chosen.is_file():
+        for variables in inventory["_meta"]["hostvars"].values():
+            variables.update(json.loads(chosen.read_text()))
     return inventory
 
 

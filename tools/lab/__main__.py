@@ -31,15 +31,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     up = commands.add_parser("up", help="from a bare machine to rows in both tables")
-    up.add_argument("--topology", default=os.environ.get("TOPOLOGY") or "small", help="a file of terraform/topologies")
-    up.add_argument("--source", default=os.environ.get("SOURCE") or "coinbase_rest",
-                    help="coinbase_rest, coinbase_ws or tape")  # fmt: skip
-    up.add_argument("--feed", default=os.environ.get("FEED") or "auto",
-                    help="coinbase, replay, or auto: the replay where Coinbase cannot be reached")  # fmt: skip
-    up.add_argument("--tape", default=os.environ.get("TAPE") or "", help="a recorded feed (NDJSON) for tape or replay")
-    up.add_argument("--speed", default=os.environ.get("SPEED") or "1", help="multiple of the tape's own pace")
+    # An option that is not given keeps what the lab was last brought up with.
+    for option, text in (
+        ("topology", "a file of terraform/topologies (small)"),
+        ("source", "coinbase_rest, coinbase_ws or tape (coinbase_rest)"),
+        ("feed", "coinbase, replay, or auto: the replay where Coinbase cannot be reached (auto)"),
+        ("tape", "a recorded feed (NDJSON) for the source tape or the replay"),
+        ("speed", "multiple of the tape's own pace (1)"),
+    ):
+        up.add_argument(f"--{option}", default=os.environ.get(option.upper()) or None, help=text)
+    up.add_argument("--expect-unchanged", action="store_true", help="fail when anything had to be changed")
 
-    commands.add_parser("setup", help="install what is missing on this machine")
+    setup = commands.add_parser("setup", help="install what is missing on this machine")
+    setup.add_argument("--tests", action="store_true", help="also what only the tests need (PostgreSQL)")
+    commands.add_parser("venv", help="only the Python environment .venv")
     commands.add_parser("image", help="build the node image")
     commands.add_parser("artifacts", help="fetch what the nodes need")
     commands.add_parser("status", help="nodes, services, rows")
@@ -63,6 +68,10 @@ def main() -> int:
         match options.command:
             case "setup":
                 machine.setup(context)
+                if options.tests:
+                    machine.install_test_packages()
+            case "venv":
+                machine.make_virtual_environment()
             case "up":
                 pipeline.up(context, options)
             case "image":

@@ -115,6 +115,18 @@ def install_packages() -> None:
         apt_install(missing)
 
 
+def install_test_packages() -> None:
+    """Install the server programs that the integration tests start for themselves."""
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        # Without this, Debian would start a server of its own on this machine.
+        settings = Path("/etc/postgresql-common/createcluster.conf")
+        if not settings.exists():
+            subprocess.run(as_root(["mkdir", "-p", str(settings.parent)]), check=True)
+            subprocess.run(as_root(["tee", str(settings)]), input="create_main_cluster = false\n", text=True, check=True,
+                           stdout=subprocess.DEVNULL)  # fmt: skip
+        apt_install(["postgresql"])
+
+
 def client() -> str:
     """Return the container manager's client: lxc where there is one, else incus, else nothing."""
     return next((name for name in ("lxc", "incus") if shutil.which(name)), "")

@@ -19,6 +19,31 @@ ROWS_TIMEOUT_S = 180
 FRESH_S = 60
 
 
+# What `make lab` builds when nothing is said.
+DEFAULTS = {"topology": "small", "source": "coinbase_rest", "feed": "auto", "tape": "", "speed": "1"}
+
+
+def complete_options(context: Context, options: argparse.Namespace) -> None:
+    """Fill in what was not given: from the lab's last run, else the defaults."""
+    remembered = context.lab_dir / "options.json"
+    kept = json.loads(remembered.read_text()) if remembered.is_file() else {}
+    for name, default in DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, kept.get(name, default))
+
+
+def remember_options(context: Context, options: argparse.Namespace) -> None:
+    """Keep the options for the next `make lab`, and as variables for an `ansible-playbook site.yml` by hand."""
+    (context.lab_dir / "options.json").write_text(json.dumps({name: getattr(options, name) for name in DEFAULTS}))
+    variables = {
+        "lab_source": options.source,
+        "lab_feed": options.feed,
+        "lab_tape": str(Path(options.tape).resolve()) if options.tape else "",
+        "lab_speed": float(options.speed),
+    }
+    (context.lab_dir / "variables.json").write_text(json.dumps(variables, indent=1) + "\n")
+
+
 def check_options(options: argparse.Namespace) -> None:
     """Refuse wrong options, all of them at once, before anything is made."""
     problems = []
@@ -46,6 +71,7 @@ def check_options(options: argparse.Namespace) -> None:
 def up(context: Context, options: argparse.Namespace) -> None:
     """Bring the lab up, or to what the options ask; then show it."""
     began = time.monotonic()
+    complete_options(context, options)
     check_options(options)
     print(f"Lab '{context.lab}' on {context.target}, topology {options.topology}")
     with context.locked():
@@ -53,12 +79,15 @@ def up(context: Context, options: argparse.Namespace) -> None:
         if not image_is_there():
             image(context)
         apply(context, options.topology)
-        recap = configure(context, options)
+        remember_options(context, options)
+        recap = configure(context)
         newest = wait_for_rows(context)
     elapsed = time.monotonic() - began
     screen.status(context, newest)
     print("\nWhere the time went: " + ", ".join(f"{name} {spent:.0f} s" for name, spent in context.timings_s.items()))
     print(f"In all {elapsed:.0f} s; Ansible changed {recap} things.")
+    if options.expect_unchanged and recap:
+        raise LabError(f"Ansible changed {recap} things, none was expected: {context.logs / 'ansible.log'}")
 
 
 def image_is_there() -> bool:
@@ -112,17 +141,11 @@ def apply(context: Context, topology: str) -> None:
     context.ssh_config.write_text(shown)
 
 
-def configure(context: Context, options: argparse.Namespace) -> int:
+def configure(context: Context) -> int:
     """Run site.yml; returns how many things it changed."""
-    variables = {
-        "lab_source": options.source,
-        "lab_feed": options.feed,
-        "lab_tape": str(Path(options.tape).resolve()) if options.tape else "",
-        "lab_speed": float(options.speed),
-    }
     output = context.step(
         "install and start the services (ansible-playbook site.yml)",
-        ["ansible-playbook", str(REPOSITORY / "site.yml"), "-e", json.dumps(variables)],
+        ["ansible-playbook", str(REPOSITORY / "site.yml")],
         log="ansible",
         failed="The services could not be set up (ansible-playbook site.yml).",
         env={"ANSIBLE_NOCOLOR": "1"},

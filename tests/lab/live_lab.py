@@ -1,0 +1,105 @@
+"""The nodes of a running lab and what tests ask of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+import yaml
+from testinfra.host import Host
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tools" / "lab"))
+
+import screen
+from context import Context, LabError
+
+
+class Lab:
+    """The nodes of a lab and what can be asked of them."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.inventory = screen.inventory(context)
+        self.contract: dict[str, Any] = yaml.safe_load(
+            (REPOSITORY / "ansible" / "playbooks" / "group_vars" / "all" / "contract.yml").read_text()
+        )
+        self._hosts: dict[str, Host] = {}
+
+    @property
+    def nodes(self) -> list[str]:
+        return sorted(self.inventory["_meta"]["hostvars"])
+
+    def group(self, name: str) -> list[str]:
+        return list(self.inventory[name]["hosts"])
+
+    def host(self, node: str) -> Host:
+        """Return the node as a testinfra host."""
+        if node not in self._hosts:
+            self._hosts[node] = testinfra.get_host(f"ssh://{node}", ssh_config=str(self.context.ssh_config))
+        return self._hosts[node]
+
+    def one(self, group: str) -> Host:
+        """Return the first node of a group."""
+        return self.host(self.group(group)[0])
+
+    def sql(self, text: str) -> list[list[str]]:
+        """Run SQL as the superuser; rows of text."""
+        return screen.query(self.context, text)
+
+    def psql(self, text: str) -> str:
+        """Run psql on the postgres node exactly as the README shows, and return what it prints."""
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+        return str(self.one("postgres").check_output(f'psql -U postgres -d crypto_db -c "{quoted}"'))
+
+    def journal(self, node: str, unit: str, lines: int = 400) -> str:
+        return str(self.host(node).check_output(f"sudo journalctl -u {unit} -o cat --no-pager -n {lines}"))
+
+    def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = 120) -> Any:  # noqa: ANN401
+        """Poll until `condition` is truthy, and return what it gave; fail naming `what`."""
+        deadline = time.monotonic() + timeout_s
+        last: Any = None
+        while time.monotonic() < deadline:
+            try:
+                last = condition()
+            except (AssertionError, LabError, OSError, RuntimeError) as error:
+                last = error
+            else:
+                if last:
+                    return last
+            time.sleep(2)
+        pytest.fail(f"waited {timeout_s:.0f} s for {what}; last seen: {last}")
+
+    def audit(self) -> dict[str, Any]:
+        """Run the audit on the submitter's node."""
+        done = screen.on_node(self.context, self.group("submitter")[0], "sudo lab-audit --json", timeout_s=300)
+        assert done.returncode in {0, 1}, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def ledger(self) -> dict[str, Any]:
+        """Return the producer's durable counts."""
+        text = self.one("producer").check_output(
+            "sudo crypto-producer ledger --config /etc/producer/config.toml --json"
+        )
+        return dict(json.loads(text))
+
+    def assert_all_accounted_for(self, timeout_s: float = 180) -> dict[str, Any]:
+        """Wait until the engines have caught up; then producer's count, topic's count and rows must be equal."""
+
+        def balanced() -> dict[str, Any] | None:
+            before = self.ledger()
+            report = self.audit()
+            after = self.ledger()
+            report["ledger"] = (before["acknowledged"], after["accepted"])
+            assert after["dropped"] == 0
+            assert report["ok"], report
+            assert before["acknowledged"] <= report["topic"]["events"] <= after["accepted"], report
+            return report
+
+        return dict(self.wait_for(balanced, "producer = topic = rows in both tables", timeout_s))

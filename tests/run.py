@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""`make test`: everything, in the order from cheap to dear, with a lab of its own that is taken down at the end.
+
+The lab has its own name (LAB, by default `test`), so that a user's lab is not touched; it is removed also after a
+failure or an interruption. Its input is a recording where one is found (TAPE, or ../shared/data beside the project), the
+replay's generated tape elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LAB = os.environ.get("LAB") or "test"
+PYTEST = str(REPOSITORY / ".venv" / "bin" / "pytest")
+PYTHON = str(REPOSITORY / ".venv" / "bin" / "python")
+SLOWEST_TASKS = 12
+
+outcomes: list[tuple[str, float, bool]] = []
+
+
+def run(name: str, command: list[str], **environment: str) -> bool:
+    """Run one part, its output on the screen; remember how it went."""
+    print(f"\n=== {name}: {' '.join(command)}", flush=True)
+    began = time.monotonic()
+    code = subprocess.run(command, cwd=REPOSITORY, check=False, env={**os.environ, **environment}).returncode
+    outcomes.append((name, time.monotonic() - began, code == 0))
+    return code == 0
+
+
+def tape() -> str:
+    """Return the path of a recorded feed, or nothing."""
+    if os.environ.get("TAPE"):
+        return os.environ["TAPE"]
+    recordings = sorted(REPOSITORY.parent.glob("shared/data/coinbase-exchange-ws-*.ndjson"))
+    return str(recordings[-1]) if recordings else ""
+
+
+def print_slowest_tasks() -> None:
+    """Print what Ansible's own profile says of the first run."""
+    log = REPOSITORY / ".lab" / LAB / "logs" / "ansible.log"
+    if log.is_file():
+        profile = re.findall(r"^.+ -{3,} [0-9.]+s$", log.read_text(), re.MULTILINE)
+        print("\nSlowest Ansible tasks:\n" + "\n".join(f"  {line}" for line in profile[:SLOWEST_TASKS]), flush=True)
+
+
+def lab_part() -> None:
+    """Bring a lab up, run it a second time, test it, take it down."""
+    lab = [PYTHON, "tools/lab", "--lab", LAB]
+    try:
+        if run("lab up", [*lab, "up", "--feed", "replay", "--tape", tape()]):
+            print_slowest_tasks()
+            # The second run must find nothing to change.
+            run("lab up again", [*lab, "up", "--expect-unchanged"])
+            run("lab tests", [PYTEST, "-q", "-W", "ignore", "tests/lab", f"--lab={LAB}", "--durations=8"])
+            run("audit", [*lab, "audit"])
+    finally:
+        run("lab down", [*lab, "down"])
+
+
+def main() -> int:
+    """Run the parts; returns 0 when all of them passed."""
+    run("check", ["tests/check"])
+    if run("artifacts", [PYTHON, "tools/lab", "artifacts"]):
+        run("terraform tests", [PYTEST, "-q", "-W", "ignore", "tests/terraform"])
+        run("integration tests", [PYTHON, "tests/integration/run.py"])
+        lab_part()
+    print("\nPart                      seconds")
+    for name, seconds, good in outcomes:
+        print(f"  {name:<22} {seconds:>8.0f}  {'ok' if good else 'FAILED'}")
+    good = sum(1 for outcome in outcomes if outcome[2])
+    print(f"parts: {good} passed, {len(outcomes) - good} failed", flush=True)
+    return 0 if good == len(outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
