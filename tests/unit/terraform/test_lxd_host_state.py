@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-OWNER, STRANGER = "/home/ann/lab", "/home/bob/lab"
+OWNER, STRANGER = "/srv/ann/lab", "/srv/bob/lab"
 
 
 def labels(owner: str, lab: str = "one", **more: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 Spec = dict[str, Any]
-OWNER, STRANGER = "/home/ann/lab", "/home/bob/lab"
+OWNER, STRANGER = "/srv/ann/lab", "/srv/bob/lab"
 READY: dict[str, Any] = {}
 
 
