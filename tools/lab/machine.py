@@ -188,9 +188,19 @@ def _start_without_systemd() -> None:
             raise LabError(f"the program {command[0]} is missing: apt-get install {command[0]}")
         if subprocess.run(["pgrep", "-x", command[0]], capture_output=True, check=False).returncode == 0:
             continue
-        Path("/var/lib/lxcfs").mkdir(parents=True, exist_ok=True)
+        if command[0] == "lxcfs":
+            _free_dead_mount(Path(command[1]))
         with Path("/var/log", f"{command[0]}-lab.log").open("ab") as log:
             subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _free_dead_mount(path: Path) -> None:
+    # A lxcfs that was killed leaves its mount behind, and on a dead mount no new one starts.
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        os.listdir(path)
+    except OSError:
+        subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
 
 
 def _wait_for_answer(timeout_s: float = 60) -> None:
