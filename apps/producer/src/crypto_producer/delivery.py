@@ -239,8 +239,7 @@ class Delivery:
             self._send_loop(producer, answers, found, backoff)
         finally:
             self._metrics.kafka_connected.set(0)
-            with suppress(KafkaError):
-                producer.close(timeout=1)
+            _close(producer)
             # Once each future is answered, the closed producer's own thread sends nothing more.
             deadline_s = time.monotonic() + 5
             while self._unanswered and time.monotonic() < deadline_s:
@@ -436,6 +435,19 @@ class Delivery:
 def in_flight_limit(config: KafkaConfig, spool_max_events: int) -> int:
     """How many events may be sent and unacknowledged: at most half of what the spool holds."""
     return max(1, min(config.max_in_flight_events, spool_max_events // 2))
+
+
+def _close(producer: Any) -> None:  # noqa: ANN401
+    """Close a client of kafka-python for good: nothing it still holds is sent later."""
+    try:
+        producer.close(timeout=1)
+    except KafkaError:
+        # Its flush has run out of time, and close() ends there: the sender's thread goes on, and would send what the
+        # next session sends as well, once Kafka is back.
+        producer._sender.force_close()  # noqa: SLF001 - close() offers no way to drop what is left
+        producer._sender.join(5)  # noqa: SLF001
+        with suppress(KafkaError):
+            producer.close(timeout=1)
 
 
 def _text(error: BaseException) -> str:
