@@ -65,8 +65,9 @@ def lab_part() -> None:
 
 def main() -> int:
     """Run the parts; returns 0 when all of them passed."""
-    run("check", ["tests/check"])
+    # First, since the unit tests of the Spark job use PySpark from the artifacts.
     if run("artifacts", [PYTHON, "tools/lab", "artifacts"]):
+        run("check", ["tests/check"])
         run("terraform tests", [PYTEST, "-q", "-W", "ignore", "tests/terraform"])
         run("integration tests", [PYTHON, "tests/integration/run.py"])
         lab_part()
