@@ -60,7 +60,8 @@ def test_killed_flink_job_comes_back_from_its_checkpoint(lab: Lab) -> None:
 def test_each_node_in_turn_restarts(lab: Lab) -> None:
     for node in lab.nodes:
         started = lab.host(node).check_output("stat -c %Y /proc/1")
-        lab.host(node).run("sudo systemctl reboot")
+        # The connection ends before the command does.
+        screen.on_node(lab.context, node, "sudo systemctl reboot")
 
         def back(node: str = node, started: str = started) -> bool:
             done = screen.on_node(lab.context, node, "stat -c %Y /proc/1; systemctl is-system-running", timeout_s=15)
