@@ -65,11 +65,11 @@ def bootstrap(recipe: dict[str, Any], rootfs: Path, *, mirror: str, security_mir
                 f"--components={components}",
                 f"--include={','.join(recipe['packages'])}",
                 "--dpkgopt=force-confold",
-                "--aptopt=APT::Install-Recommends \"false\"",
+                '--aptopt=APT::Install-Recommends "false"',
                 f"--essential-hook=tar-in {overlay} /",
                 f"--customize-hook=copy-in {script} /tmp",
-                "--customize-hook=chroot \"$1\" sh /tmp/customize.sh",
-                "--customize-hook=rm -f \"$1\"/tmp/customize.sh",
+                '--customize-hook=chroot "$1" sh /tmp/customize.sh',
+                '--customize-hook=rm -f "$1"/tmp/customize.sh',
                 suite,
                 str(rootfs),
                 f"deb {mirror} {suite} {components}",
@@ -128,7 +128,9 @@ def main() -> int:
     """Command line entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", action="store_true", help="only print the image's name")
-    parser.add_argument("--client", choices=("lxc", "incus"), help="import the image with this client, unless it is there")
+    parser.add_argument(
+        "--client", choices=("lxc", "incus"), help="import the image with this client, unless it is there"
+    )
     parser.add_argument("--generation", default="", help="label to give to an image that is imported now")
     parser.add_argument("--mirror", default=os.environ.get("DEBIAN_MIRROR") or DEFAULT_MIRROR)
     parser.add_argument(

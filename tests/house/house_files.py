@@ -25,7 +25,7 @@ BLOCKS = ("block", "rescue", "always")
 
 
 @cache
-def read(path: Path) -> Any:  # noqa: ANN401 - YAML
+def read(path: Path) -> Any:
     """Return the content of a YAML file, or nothing where there is no file; not to be changed by who reads it."""
     return yaml.load(path.read_text(), Loader) if path.is_file() else None  # noqa: S506 - it is the safe one
 
@@ -74,11 +74,9 @@ def tasks(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def environment(native: bool = False) -> jinja2.Environment:
-    """Return a Jinja environment with the few of Ansible's filters that templates here use; unknown names are errors."""
+    """Return a Jinja environment with those of Ansible's filters that templates here use; unknown names are errors."""
     kind = jinja2.nativetypes.NativeEnvironment if native else jinja2.Environment
-    made = kind(  # noqa: S701 - configuration files, not HTML
-        undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
+    made = kind(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     made.filters |= {
         "bool": lambda value: str(value).lower() in {"1", "true", "yes", "on"},
         "to_json": json.dumps,
@@ -92,7 +90,7 @@ def resolve(variables: dict[str, Any]) -> dict[str, Any]:
     """Render variables that refer to each other, keeping the types of single expressions."""
     made = environment(native=True)
 
-    def render(value: Any) -> Any:  # noqa: ANN401 - YAML
+    def render(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: render(entry) for key, entry in value.items()}
         if isinstance(value, list):
@@ -111,9 +109,7 @@ def resolve(variables: dict[str, Any]) -> dict[str, Any]:
 @cache
 def tracked() -> tuple[Path, ...]:
     """Return the files that git knows; skips outside a git checkout."""
-    done = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "ls-files", "-z"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["git", "-C", str(REPOSITORY), "ls-files", "-z"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip("not a git checkout")
     return tuple(path for name in done.stdout.split("\0") if name and (path := REPOSITORY / name).is_file())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from house_files import REPOSITORY, read, relative, resolve
@@ -17,12 +17,12 @@ LOCK_FILES = sorted([*REPOSITORY.glob("apps/*/requirements.txt"), *REPOSITORY.gl
 MAVEN = "{http://maven.apache.org/POM/4.0.0}"
 
 every_pom = pytest.mark.parametrize("pom", POMS, ids=lambda pom: pom.parent.name)
-every_lock = pytest.mark.parametrize("lock", LOCK_FILES, ids=lambda lock: relative(lock))
+every_lock = pytest.mark.parametrize("lock", LOCK_FILES, ids=relative)
 
 
 def dependencies(pom: Path) -> Iterator[tuple[str, str]]:
     """Give artifact and version of a POM's direct dependencies, with its properties filled in."""
-    root = ElementTree.parse(pom).getroot()  # noqa: S314 - a file of this repository
+    root = ET.parse(pom).getroot()  # noqa: S314 - a file of this repository
     properties = {
         entry.tag.removeprefix(MAVEN): entry.text or "" for group in root.iter(f"{MAVEN}properties") for entry in group
     }
@@ -79,12 +79,12 @@ def test_checksums_are_well_formed(pom: Path) -> None:
     assert names == sorted(set(names)), "sorted, so that a change of versions is easy to read"
 
 
-@pytest.mark.parametrize("pom", ALL_POMS, ids=lambda pom: relative(pom))
+@pytest.mark.parametrize("pom", ALL_POMS, ids=relative)
 def test_versions_are_pinned(pom: Path) -> None:
     for artifact, version in dependencies(pom):
         assert re.fullmatch(r"[0-9][0-9A-Za-z.-]*", version), f"{artifact}: '{version}' is no fixed version"
         assert "SNAPSHOT" not in version
-    for plugin in ElementTree.parse(pom).getroot().iter(f"{MAVEN}plugin"):  # noqa: S314 - a file of this repository
+    for plugin in ET.parse(pom).getroot().iter(f"{MAVEN}plugin"):  # noqa: S314 - a file of this repository
         assert plugin.findtext(f"{MAVEN}version"), f"{plugin.findtext(f'{MAVEN}artifactId')} has no version"
 
 

@@ -8,23 +8,27 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
-import crypto_producer.config
 import coinbase_replay.config
 import coinbase_replay.generator
 import crypto_flink.config
+import crypto_producer.config
 import crypto_spark.config
 import pytest
 from house_files import GROUP_VARS, REPOSITORY, ROLES, contract, defaults, environment, lab, resolve, tracked
 
-MIGRATIONS = "\n".join(path.read_text() for path in sorted((REPOSITORY / "apps" / "schema" / "migrations").glob("*.sql")))
+MIGRATIONS = "\n".join(
+    path.read_text() for path in sorted((REPOSITORY / "apps" / "schema" / "migrations").glob("*.sql"))
+)
 DOCS = (REPOSITORY / "docs" / "contract.md").read_text()
 SCREEN = REPOSITORY / "tools" / "lab" / "screen.py"
 
 
-def constant(path: Path, name: str) -> Any:  # noqa: ANN401 - whatever is assigned
+def constant(path: Path, name: str) -> Any:
     """Return a literal that a Python file assigns at its top."""
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign) and any(isinstance(found, ast.Name) and found.id == name for found in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(found, ast.Name) and found.id == name for found in node.targets
+        ):
             return ast.literal_eval(node.value)
     pytest.fail(f"{path.name} has no constant {name}")
 
@@ -185,11 +189,12 @@ def test_docs_say_the_same() -> None:
 @pytest.mark.parametrize("source", get_args(crypto_producer.config.SourceKind))
 def test_producers_configuration_is_what_the_app_reads(source: str, tmp_path: Path) -> None:
     role = next(role for role in ROLES if role.name == "producer")
-    values = resolve({
-        **defaults(role), **{name: value for name, value in lab().items() if name.startswith(("producer_", "lab_replay"))},
-        **contract(), "lab_uses_replay": False, "lab_tape": "", "lab_speed": 1, "ansible_managed": "managed", "lab_source": source,
-        "lab_state_path": "/srv/lab-state", "lab_kafka_bootstrap_servers": "kafka-1:9092,kafka-2:9092",
-    } | {"producer_kafka_bootstrap_servers": ["kafka-1:9092"], "producer_feed_url": "wss://ws-feed.exchange.coinbase.com"})  # fmt: skip
+    settings = {name: value for name, value in lab().items() if name.startswith(("producer_", "lab_replay"))}
+    # What comes from the inventory, from the command line, or through filters of Ansible's.
+    settings |= {"lab_source": source, "lab_uses_replay": False, "lab_tape": "", "lab_speed": 1}
+    settings |= {"lab_state_path": "/srv/lab-state", "lab_kafka_bootstrap_servers": "kafka-1:9092,kafka-2:9092"}
+    settings |= {"producer_kafka_bootstrap_servers": ["kafka-1:9092"], "producer_feed_url": "wss://feed.example"}
+    values = resolve({**defaults(role), **settings, **contract(), "ansible_managed": "managed"})
     path = tmp_path / "config.toml"
     path.write_text(environment().from_string((role / "templates" / "config.toml.j2").read_text()).render(values))
     config = crypto_producer.config.load_config(path)

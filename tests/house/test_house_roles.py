@@ -105,9 +105,7 @@ def test_private_names(role: Path) -> None:
             if "loop_var" in task.get("loop_control", {}):
                 names.append(task["loop_control"]["loop_var"])
             included = task.get("ansible.builtin.include_role") or task.get("ansible.builtin.import_role")
-            names += [
-                name for name in task.get("vars", {}) if not (included and public_of(included["name"], name))
-            ]
+            names += [name for name in task.get("vars", {}) if not (included and public_of(included["name"], name))]
             wrong += [f"{path.name}: {name}" for name in names if not name.startswith(private)]
             # A fact outlives the role: other roles may read it by the role's public name.
             facts = [name for name in task.get("ansible.builtin.set_fact", {}) if name != "cacheable"]
@@ -129,8 +127,8 @@ def test_private_names_stay_inside(role: Path) -> None:
 def test_modules_have_their_full_names(role: Path) -> None:
     keywords = {
         "name", "when", "loop", "loop_control", "register", "vars", "become", "become_user", "notify", "changed_when",
-        "failed_when", "check_mode", "diff", "no_log", "retries", "delay", "until", "environment", "tags", "delegate_to",
-        "run_once", "args", "listen", *BLOCKS,
+        "failed_when", "check_mode", "diff", "no_log", "retries", "delay", "until", "environment", "tags",
+        "delegate_to", "run_once", "args", "listen", *BLOCKS,
     }  # fmt: skip
     for path in task_files(role):
         for task in tasks(path):

@@ -137,7 +137,9 @@ def test_plan_lists_all_that_is_wrong_at_once(root: Path, tmp_path: Path) -> Non
     ):
         assert f"  - {text}" in errors[0]
 
-    assert [path for path in root.rglob("terraform.tfstate*") if path.is_file() and ".terraform/" not in str(path)] == []
+    assert [
+        path for path in root.rglob("terraform.tfstate*") if path.is_file() and ".terraform/" not in str(path)
+    ] == []
     assert not (root.parents[1] / ".lab").exists()
     for path in ("instances", "networks", "storage-pools"):
         shown = subprocess.run([program, "query", f"/1.0/{path}"], capture_output=True, text=True, check=True).stdout

@@ -1,5 +1,4 @@
 #!/usr/bin/python
-# -*- coding: utf-8 -*-
 """Ansible module: one tar file with everything that a component needs on a node, fetched once, pinned and verified."""
 
 from __future__ import annotations
@@ -42,9 +41,21 @@ options:
     elements: dict
     suboptions:
       requirements: {description: The lock file., type: path, required: true}
-      source: {description: Packages that are published as source only (and run without being compiled)., type: list, elements: str, default: []}
-      only: {description: Take only these packages of the lock file; all by default., type: list, elements: str, default: []}
-      exclude: {description: Leave out these packages of the lock file., type: list, elements: str, default: []}
+      source:
+        description: Packages that are published as source only (and run without being compiled).
+        type: list
+        elements: str
+        default: []
+      only:
+        description: Take only these packages of the lock file; all by default.
+        type: list
+        elements: str
+        default: []
+      exclude:
+        description: Leave out these packages of the lock file.
+        type: list
+        elements: str
+        default: []
   python_version: {description: Python of the nodes., type: str, default: "3.11"}
   platforms: {description: Wheel platforms that the nodes take., type: list, elements: str}
   files:
@@ -106,7 +117,9 @@ def verify_checksums(directory: Path, checksums: Path) -> None:
         for name in sorted(expected.keys() & found.keys())
         if expected[name] != found[name]
     ]
-    problems += [f"{directory / name}: missing, {checksums} lists it" for name in sorted(expected.keys() - found.keys())]
+    problems += [
+        f"{directory / name}: missing, {checksums} lists it" for name in sorted(expected.keys() - found.keys())
+    ]
     problems += [f"{directory / name}: not listed in {checksums}" for name in sorted(found.keys() - expected.keys())]
     if problems:
         raise BundleError(

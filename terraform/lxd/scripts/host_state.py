@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Tell Terraform what exists on this machine (the program of `data.external.host`).
 
-Reads a JSON object of strings (client, lab, owner, bridge, subnet, lab_dir) on standard input, and writes one: memory_mib,
-vcpus, image, new_generation, generations (JSON: thing => label) and violations (JSON: sentences).
+Reads a JSON object of strings (client, lab, owner, bridge, subnet, lab_dir) on standard input, and writes one:
+memory_mib, vcpus, image, new_generation, generations (JSON: thing => label) and violations (JSON: sentences).
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def subnet_conflicts(subnet: str, bridge: str, routes: list[dict[str, Any]]) -> 
             continue
         if wanted.overlaps(ipaddress.ip_network(destination, strict=False)):
             device = route.get("dev", "?")
-            conflicts.append(f"subnet {subnet} overlaps with the route to {destination} by {device}: choose another subnet")
+            conflicts.append(
+                f"subnet {subnet} overlaps with the route to {destination} by {device}: choose another subnet"
+            )
     return conflicts
 
 
@@ -78,49 +80,57 @@ def own(config: dict[str, str], owner: str) -> bool:
     return config.get("user.csl.owner") == owner
 
 
-def survey(query: dict[str, str]) -> dict[str, str]:
-    """Return the answer to Terraform's query; see the module's text."""
-    client, lab, owner = query["client"], query["lab"], query["owner"]
-    violations: list[str] = []
-    generations: dict[str, str] = {}
-
+def read_things(client: str) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Return instances, networks, storage pools and images by kind, and what keeps the client from answering."""
+    kinds = ("instances", "networks", "storage-pools", "images")
+    nothing: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     try:
-        instances = _query(client, "/1.0/instances?recursion=1")
-        networks = _query(client, "/1.0/networks?recursion=1")
-        pools = _query(client, "/1.0/storage-pools?recursion=1")
-        images = _query(client, "/1.0/images?recursion=1")
+        return {kind: _query(client, f"/1.0/{kind}?recursion=1") for kind in kinds}, []
     except FileNotFoundError:
-        instances = networks = pools = images = []
-        violations.append(f"the program {client} is not there: `make setup` installs LXD, or set the variable client")
+        return nothing, [f"the program {client} is not there: `make setup` installs LXD, or set the variable client"]
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        instances = networks = pools = images = []
-        text = (error.stderr or "no answer").strip() if isinstance(error, subprocess.CalledProcessError) else "no answer"
-        violations.append(
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+        text = (said or "no answer").strip()
+        return nothing, [
             f"the container manager does not answer {client} ({text}): start it (`make setup`), "
             "or join its group and log in again"
-        )
+        ]
 
+
+def compare_with_lab(
+    things: dict[str, list[dict[str, Any]]], query: dict[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the labels of what this lab has made already, and the names that somebody else's lab has taken."""
+    lab, owner = query["lab"], query["owner"]
+    generations: dict[str, str] = {}
     strangers = []
-    for instance in instances:
+    for instance in things["instances"]:
         name = instance["name"]
         if instance["config"].get("user.csl.lab") == lab:
             if not own(instance["config"], owner):
                 strangers.append(f"{name} (of {instance['config'].get('user.csl.owner')})")
             elif instance["config"].get("user.csl.ready") == "true":
                 generations[f"node/{name.removeprefix(lab + '-')}"] = instance["config"]["user.csl.generation"]
-    for kind, label, things, wanted in (
-        ("network", "network", networks, query["bridge"]),
-        ("storage pool", "storage", pools, lab),
+    for kind, label, found, wanted in (
+        ("network", "network", things["networks"], query["bridge"]),
+        ("storage pool", "storage", things["storage-pools"], lab),
     ):
-        for thing in things:
+        for thing in found:
             if thing["name"] == wanted:
                 if own(thing["config"], owner):
                     generations[label] = thing["config"]["user.csl.generation"]
                 else:
                     strangers.append(f"the {kind} {wanted}")
+    return generations, strangers
+
+
+def survey(query: dict[str, str]) -> dict[str, str]:
+    """Return the answer to Terraform's query; see the module's text."""
+    things, violations = read_things(query["client"])
+    generations, strangers = compare_with_lab(things, query)
     if strangers:
         violations.append(
-            f"a lab named {lab} is there already, made from another directory: {', '.join(strangers)}. "
+            f"a lab named {query['lab']} is there already, made from another directory: {', '.join(strangers)}. "
             "Choose another name (make lab LAB=..., or lab_name), or remove that lab where it was made"
         )
 
@@ -135,7 +145,7 @@ def survey(query: dict[str, str]) -> dict[str, str]:
 
     new_generation = f"g{time.time_ns():x}"
     image = _builder().image_name(json.loads(NODE_IMAGE.with_name("recipe.json").read_text()))
-    for found in images:
+    for found in things["images"]:
         if any(alias["name"] == image for alias in found["aliases"]):
             generations["image"] = found["properties"].get("generation", "")
     return {

@@ -200,7 +200,9 @@ def _wait_for_boot(client: Client, name: str) -> None:
         if state in {"running", "degraded"}:
             return
         time.sleep(0.3)
-    raise VerbError(f"{name} did not finish booting in {BOOT_TIMEOUT_S} s ({state}): {client.program} console {name} --show-log")
+    raise VerbError(
+        f"{name} did not finish booting in {BOOT_TIMEOUT_S} s ({state}): {client.program} console {name} --show-log"
+    )
 
 
 def node_down(client: Client, spec: Spec) -> None:

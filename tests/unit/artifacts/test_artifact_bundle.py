@@ -311,10 +311,10 @@ def test_packing_is_deterministic(bundle: ModuleType, tmp_path: Path) -> None:
 # The whole module
 
 
-class ModuleExit(Exception):
+class ModuleExit(Exception):  # noqa: N818 - not every end is an error
     """How a module ends, with what it returned."""
 
-    def __init__(self, failed: bool, result: dict[str, Any]) -> None:
+    def __init__(self, *, failed: bool, result: dict[str, Any]) -> None:
         super().__init__(result)
         self.failed, self.result = failed, result
 
@@ -334,10 +334,10 @@ def call(
             self.params, self.check_mode = parameters, check_mode
 
         def fail_json(self, **result: object) -> NoReturn:
-            raise ModuleExit(True, dict(result))
+            raise ModuleExit(failed=True, result=dict(result))
 
         def exit_json(self, **result: object) -> NoReturn:
-            raise ModuleExit(False, dict(result))
+            raise ModuleExit(failed=False, result=dict(result))
 
     check_mode = False
     commands: list[str] = []
@@ -408,9 +408,7 @@ def test_check_mode_builds_nothing(call: Callable[..., dict[str, Any]], tmp_path
     assert call(check=True)["changed"] is False
 
 
-def test_changed_source_makes_a_new_release_beside_the_old(
-    call: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
+def test_changed_source_makes_a_new_release_beside_the_old(call: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     first = call()
     (tmp_path / "repository" / "app" / "run.py").write_text("print(2)\n")
     second = call()

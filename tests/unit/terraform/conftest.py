@@ -55,7 +55,7 @@ class FakeHost:
         self.bin.mkdir()
         self._state = folder / "lxc.json"
         self.update({"instances": {}, "networks": {}, "storage-pools": {}, "images": {}, "calls": [], "faults": {}})
-        self.program("lxc", f"exec {sys.executable} -I -S {FAKE_LXC} \"$@\"")
+        self.program("lxc", f'exec {sys.executable} -I -S {FAKE_LXC} "$@"')
         self.routes: list[dict[str, Any]] = []
         self.set_routes([])
 
@@ -68,7 +68,7 @@ class FakeHost:
     def set_routes(self, routes: list[dict[str, Any]]) -> None:
         """Say what `ip -json -4 route` shows; every call of `ip` is noted."""
         (self.folder / "routes.json").write_text(json.dumps(routes))
-        self.program("ip", f"echo \"$@\" >> {self.folder}/ip.log\ncat {self.folder}/routes.json")
+        self.program("ip", f'echo "$@" >> {self.folder}/ip.log\ncat {self.folder}/routes.json')
 
     @property
     def ip_calls(self) -> list[str]:

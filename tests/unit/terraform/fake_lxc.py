@@ -68,7 +68,7 @@ def execute(state: dict[str, Any], name: str, command: list[str]) -> None:
         fail(f"unknown command {command}")
 
 
-def run(state: dict[str, Any], arguments: list[str]) -> None:
+def run(state: dict[str, Any], arguments: list[str]) -> None:  # noqa: C901 - one case for each command
     """Carry out one command line."""
     instances, networks, pools = state["instances"], state["networks"], state["storage-pools"]
     match arguments:

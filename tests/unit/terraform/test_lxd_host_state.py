@@ -184,7 +184,7 @@ def test_generation_is_new_every_time(survey: Any) -> None:
 
 
 @pytest.mark.skipif(shutil.which("ip") is None, reason="no program ip: apt-get install iproute2")
-def test_routes_are_read_from_this_machine(host_state: ModuleType, survey: Any, host: Any) -> None:
+def test_routes_are_read_from_this_machine(survey: Any, host: Any) -> None:
     (host.bin / "ip").unlink()
     violations, _, _ = survey(subnet="127.0.0.0/8")
     assert isinstance(violations, list)

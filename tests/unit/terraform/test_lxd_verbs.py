@@ -80,7 +80,7 @@ def test_network(verb: Callable[[str, Spec], None], network_spec: Spec, host: An
     assert host.ip_calls == ["route replace blackhole 10.77.0.0/24 metric 4278198272"]
 
 
-def test_node(verb: Callable[[str, Spec], None], spec: Spec, ready: Any) -> None:
+def test_node(ready: Any) -> None:
     node = ready.state["instances"]["one-kafka-1"]
     assert node["status"] == "Running"
     assert node["image"] == "csl-node-x"

@@ -89,9 +89,9 @@ def test_bootstrap_hands_over_the_recipe(node_image: ModuleType, host: Any, tmp_
     host.program(
         "mmdebstrap",
         f"printf '%s\\n' \"$@\" > {tmp_path}/arguments\n"
-        "for word in \"$@\"; do case \"$word\" in\n"
-        f"  --essential-hook=tar-in*) set -- $word; cp \"$2\" {tmp_path}/overlay.tar;;\n"
-        f"  --customize-hook=copy-in*) set -- $word; cp \"$2\" {tmp_path}/customize.sh;;\n"
+        'for word in "$@"; do case "$word" in\n'
+        f'  --essential-hook=tar-in*) set -- $word; cp "$2" {tmp_path}/overlay.tar;;\n'
+        f'  --customize-hook=copy-in*) set -- $word; cp "$2" {tmp_path}/customize.sh;;\n'
         "esac; done",
     )
     node_image.bootstrap(RECIPE, tmp_path / "rootfs.tar", **MIRRORS)
@@ -168,7 +168,10 @@ def test_mirrors_come_from_the_environment(
 
 
 def test_failed_bootstrap_is_said(
-    command: tuple[ModuleType, list[str]], host: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: tuple[ModuleType, list[str]],
+    host: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     module, _ = command
 
@@ -182,7 +185,10 @@ def test_failed_bootstrap_is_said(
 
 
 def test_missing_mmdebstrap_is_said(
-    command: tuple[ModuleType, list[str]], host: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: tuple[ModuleType, list[str]],
+    host: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     module, built = command
     (host.bin / "mmdebstrap").unlink()
