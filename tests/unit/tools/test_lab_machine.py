@@ -1,0 +1,179 @@
+"""What tools/lab/machine.py makes of this machine; nothing is installed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import machine
+import pytest
+from context import Context, LabError
+
+
+@pytest.mark.parametrize(
+    "os_release",
+    [
+        'ID=debian\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
+        'PRETTY_NAME="Ubuntu 24.04"\nID=ubuntu\nID_LIKE=debian\n',
+        'ID="linuxmint"\nID_LIKE="ubuntu debian"\n',
+    ],
+)
+def test_systems_with_apt(os_release: str) -> None:
+    machine.check_distribution(os_release)
+
+
+@pytest.mark.parametrize(
+    ("os_release", "name"),
+    [
+        ('ID=fedora\nPRETTY_NAME="Fedora Linux 43"\n', "Fedora Linux 43"),
+        ('ID="rhel"\nID_LIKE="fedora"\nPRETTY_NAME="RHEL 10"', "RHEL 10"),
+        ("ID=debianish\n", "an unknown system"),
+        ("", "an unknown system"),
+    ],
+)
+def test_systems_without_apt_are_refused(os_release: str, name: str) -> None:
+    with pytest.raises(LabError, match=r"knows Debian 12/13 and Ubuntu 24\.04") as caught:
+        machine.check_distribution(os_release)
+    assert name in str(caught.value)
+
+
+def test_small_machine_is_told_everything_at_once(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "MIN_MEMORY_MIB", 10**9)
+    monkeypatch.setattr(machine, "MIN_DISK_GIB", 10**9)
+    with pytest.raises(LabError) as caught:
+        machine.check_resources(lab)
+    text = str(caught.value)
+    assert "MiB of memory: the smallest topology needs 1000000000 MiB" in text
+    assert f"GiB free below {lab.cache}" in text
+    assert "CSL_CACHE" in text
+    assert text.count("\n  - ") == 2
+
+
+def test_large_machine_passes(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "MIN_MEMORY_MIB", 1)
+    monkeypatch.setattr(machine, "MIN_DISK_GIB", 0)
+    machine.check_resources(lab)
+    assert lab.cache.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("Terraform v1.11.4\non linux_amd64\n", (1, 11)),
+        ("Terraform v1.9.0-rc1\n", (1, 9)),
+        ("Terraform v2.0.0\n\nYour version of Terraform is out of date! The latest version is v3.1.0", (2, 0)),
+        ("", (0, 0)),
+        ("command not found", (0, 0)),
+    ],
+)
+def test_terraform_version(text: str, version: tuple[int, int]) -> None:
+    assert machine.terraform_version(text) == version
+
+
+def test_terraform_versions_are_compared_as_numbers() -> None:
+    assert machine.terraform_version("Terraform v1.10.0") >= machine.MIN_TERRAFORM
+    assert machine.terraform_version("Terraform v1.8.5") < machine.MIN_TERRAFORM
+
+
+def test_provider_mirror_is_the_first_that_has_the_provider(tmp_path: Path) -> None:
+    places = [tmp_path / name for name in ("missing", "empty", "first", "second")]
+    places[1].mkdir()
+    for place in places[2:]:
+        (place / "registry.terraform.io" / "hashicorp" / "external").mkdir(parents=True)
+    assert machine.find_provider_mirror(places) == tmp_path / "first"
+    assert machine.find_provider_mirror(places[:2]) is None
+    assert machine.find_provider_mirror([]) is None
+
+
+def test_mirrors_that_are_named_come_first(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CSL_TERRAFORM_MIRROR", "/one:/two")
+    places = machine._places(lab)
+    assert places[:3] == [Path("/one"), Path("/two"), lab.cache / "terraform-providers"]
+    monkeypatch.delenv("CSL_TERRAFORM_MIRROR")
+    assert machine._places(lab)[0] == lab.cache / "terraform-providers"
+
+
+def test_root_needs_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.os, "geteuid", lambda: 0)
+    assert machine.as_root(["apt-get", "update"]) == ["apt-get", "update"]
+    monkeypatch.setattr(machine.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/sudo")
+    assert machine.as_root(["apt-get", "update"]) == ["sudo", "apt-get", "update"]
+    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
+    with pytest.raises(LabError, match="`apt-get update` needs root"):
+        machine.as_root(["apt-get", "update"])
+
+
+def test_failed_run_quotes_the_program() -> None:
+    with pytest.raises(LabError) as caught:
+        machine.run("try", ["sh", "-c", "echo first; echo the reason >&2; exit 2"], "do this instead")
+    text = str(caught.value)
+    assert text.startswith("try: `sh -c ")
+    assert "    the reason" in text
+    assert text.endswith("do this instead")
+
+
+def test_run_passes_environment_and_folder(tmp_path: Path) -> None:
+    machine.run("try", ["sh", "-c", 'test "$MORE" = yes && test "$PWD" = "$WANTED"'], "",
+                {"MORE": "yes", "WANTED": str(tmp_path)}, tmp_path)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("there", "name"), [({"lxc", "incus"}, "lxc"), ({"lxc"}, "lxc"), ({"incus"}, "incus"), (set(), "")]
+)
+def test_client(monkeypatch: pytest.MonkeyPatch, there: set[str], name: str) -> None:
+    monkeypatch.setattr(machine.shutil, "which", lambda program: f"/usr/bin/{program}" if program in there else None)
+    assert machine.client() == name
+
+
+@pytest.mark.parametrize(
+    ("policy", "there"),
+    [
+        ("incus:\n  Installed: (none)\n  Candidate: 6.0.4-2\n", True),
+        ("lxd:\n  Installed: (none)\n  Candidate: (none)\n", False),
+        ("lxd:\n  Installed: (none)\n  Candidate: 1:0.10\n  500 http://x noble/universe lxd snap", False),
+        ("", False),
+    ],
+)
+def test_what_apt_offers(monkeypatch: pytest.MonkeyPatch, policy: str, there: bool) -> None:
+    def run(command: list[str], **_: object) -> Any:
+        return subprocess.CompletedProcess(command, 0, policy, "")
+
+    monkeypatch.setattr(machine.subprocess, "run", run)
+    assert machine._is_in_apt("lxd") is there
+
+
+def test_only_missing_packages_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(machine, "apt_install", asked.append)
+    monkeypatch.setattr(machine.shutil, "which", lambda program: None if program in {"mvn", "ip"} else "/usr/bin/x")
+    monkeypatch.setattr(machine.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "", ""))
+    machine.install_packages()
+    assert [set(packages) for packages in asked] == [{"maven", "iproute2"}]
+    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/x")
+    machine.install_packages()
+    assert len(asked) == 1
+
+
+def test_old_terraform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/terraform")
+    monkeypatch.setattr(
+        machine.subprocess,
+        "run",
+        lambda command, **_: subprocess.CompletedProcess(command, 0, "Terraform v1.5.7\n", ""),
+    )
+    with pytest.raises(LabError, match=r"terraform is too old \(Terraform v1\.5\.7\)"):
+        machine.install_terraform()
+
+
+def test_rules_agree_with_those_of_terraform() -> None:
+    """The same limits stand in the scripts that Terraform calls, which work without these tools."""
+    repository = Path(__file__).resolve().parents[3]
+    host_state = (repository / "terraform" / "lxd" / "scripts" / "host_state.py").read_text()
+    assert f"MIN_INOTIFY_INSTANCES = {machine.INOTIFY_INSTANCES}" in host_state
+    versions = (repository / "terraform" / "lxd" / "versions.tf").read_text()
+    assert f">= {machine.MIN_TERRAFORM[0]}.{machine.MIN_TERRAFORM[1]}.0" in versions
+    assert f">= {machine.PROVIDER_VERSION}," in versions
+    pinned = (repository / "terraform" / "providers" / "external" / "go.mod").read_text()
+    assert f"terraform-provider-external v{machine.PROVIDER_VERSION}" in pinned
