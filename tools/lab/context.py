@@ -114,17 +114,15 @@ class Context:
             )  # fmt: skip
             try:
                 with progress(name, path):
-                    code = process.wait()
+                    if process.wait() != 0:
+                        tail = "\n".join(f"    {line}" for line in explain(path.read_text(errors="replace")))
+                        raise LabError(f"{failed}\n{tail}\n  The whole log: {path}")
             except KeyboardInterrupt:
                 # The terminal's Ctrl-C reached the step too: let it put things in order.
                 process.wait()
                 raise
         self.timings_s[name] = time.monotonic() - began
-        text = path.read_text(errors="replace")
-        if code != 0:
-            tail = "\n".join(f"    {line}" for line in explain(text))
-            raise LabError(f"{failed}\n{tail}\n  The whole log: {path}")
-        return text
+        return path.read_text(errors="replace")
 
 
 def explain(log: str) -> list[str]:
