@@ -21,7 +21,10 @@ def main() -> int:
                  f"-DoutputDirectory={folder}"],
                 check=True,
             )  # fmt: skip
-            sums = [f"{hashlib.sha256(jar.read_bytes()).hexdigest()}  {jar.name}\n" for jar in sorted(Path(folder).glob("*.jar"))]
+            sums = [
+                f"{hashlib.sha256(jar.read_bytes()).hexdigest()}  {jar.name}\n"
+                for jar in sorted(Path(folder).glob("*.jar"))
+            ]
         target = pom.with_name("SHA256SUMS")
         target.write_text("".join(sums))
         print(f"{target.parent.name}: {len(sums)} jars")

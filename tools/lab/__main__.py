@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main() -> int:
+def main() -> int:  # noqa: C901 - one case for each command
     """Run one command; returns the exit code."""
     options = parse(sys.argv[1:])
     try:
@@ -96,8 +96,10 @@ def main() -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nInterrupted. `make lab LAB={options.lab}` goes on from here, `make down LAB={options.lab}` cleans up.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"\nInterrupted. `make lab LAB={options.lab}` goes on from here, `make down LAB={options.lab}` cleans up.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

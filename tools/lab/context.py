@@ -35,6 +35,7 @@ class Context:
     timings_s: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Check target and name."""
         if self.target not in TARGETS:
             raise LabError(f"TARGET={self.target} is unknown: known are {', '.join(TARGETS)}")
         if not re.fullmatch(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?", self.lab):
@@ -147,7 +148,9 @@ def progress(name: str, log: Path | None = None) -> Iterator[None]:
         with log.open("rb") as stream:
             stream.seek(max(0, log.stat().st_size - 4000))
             tail = stream.read().decode(errors="replace")
-        tasks = re.findall(r"^(?:TASK \[(.+?)\]|(?:module\.\S+\.)?terraform_data\.(\S+?): Creating)", tail, re.MULTILINE)
+        tasks = re.findall(
+            r"^(?:TASK \[(.+?)\]|(?:module\.\S+\.)?terraform_data\.(\S+?): Creating)", tail, re.MULTILINE
+        )
         return f" - {tasks[-1][0] or tasks[-1][1]}"[:60] if tasks else ""
 
     def draw() -> None:
@@ -171,7 +174,9 @@ def progress(name: str, log: Path | None = None) -> Iterator[None]:
 
 def need(program: str, remedy: str) -> str:
     """Return the path of a program; LabError with the remedy where it is missing."""
-    found = shutil.which(program, path=f"{REPOSITORY / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    found = shutil.which(
+        program, path=f"{REPOSITORY / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    )
     if found is None:
         raise LabError(f"the program {program} is missing: {remedy}")
     return found

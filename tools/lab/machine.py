@@ -50,7 +50,8 @@ def check_distribution(os_release: str) -> None:
     family = {found.get("ID", "").strip('"'), *found.get("ID_LIKE", "").strip('"').split()}
     if not family & {"debian", "ubuntu"}:
         raise LabError(
-            f"this is {found.get('PRETTY_NAME', 'an unknown system')}: the lab's set-up knows Debian 12/13 and Ubuntu 24.04"
+            f"this is {found.get('PRETTY_NAME', 'an unknown system')}: "
+            "the lab's set-up knows Debian 12/13 and Ubuntu 24.04"
         )
 
 
@@ -122,8 +123,8 @@ def install_test_packages() -> None:
         settings = Path("/etc/postgresql-common/createcluster.conf")
         if not settings.exists():
             subprocess.run(as_root(["mkdir", "-p", str(settings.parent)]), check=True)
-            subprocess.run(as_root(["tee", str(settings)]), input="create_main_cluster = false\n", text=True, check=True,
-                           stdout=subprocess.DEVNULL)  # fmt: skip
+            subprocess.run(as_root(["tee", str(settings)]), input="create_main_cluster = false\n", text=True,
+                           check=True, stdout=subprocess.DEVNULL)  # fmt: skip
         apt_install(["postgresql"])
 
 
@@ -148,7 +149,8 @@ def install_container_manager() -> None:
     group = "incus-admin" if client() == "incus" else "lxd"
     if os.geteuid() != 0 and not _in_group(group):
         raise LabError(
-            f"you may not use {client()}: `sudo adduser {pwd.getpwuid(os.geteuid()).pw_name} {group}`, then log in again"
+            f"you may not use {client()}: `sudo adduser {pwd.getpwuid(os.geteuid()).pw_name} {group}`, "
+            "then log in again"
         )
     daemon = "incus" if client() == "incus" else "lxd"
     if Path("/run/systemd/system").is_dir():
@@ -198,7 +200,7 @@ def _free_dead_mount(path: Path) -> None:
     # A lxcfs that was killed leaves its mount behind, and on a dead mount no new one starts.
     try:
         path.mkdir(parents=True, exist_ok=True)
-        os.listdir(path)
+        next(path.iterdir(), None)
     except OSError:
         subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
 
@@ -324,11 +326,14 @@ def _build_provider(context: Context) -> Path:
         apt_install(["golang-go"])
     mirror = context.cache / "terraform-providers"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-    target = mirror / PROVIDER / PROVIDER_VERSION / f"linux_{machine}" / f"terraform-provider-external_v{PROVIDER_VERSION}"
+    target = (
+        mirror / PROVIDER / PROVIDER_VERSION / f"linux_{machine}" / f"terraform-provider-external_v{PROVIDER_VERSION}"
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     run(
         "build Terraform's provider from its pinned sources",
-        ["go", "build", "-mod=mod", "-trimpath", "-o", str(target), "github.com/terraform-providers/terraform-provider-external"],
+        ["go", "build", "-mod=mod", "-trimpath", "-o", str(target),
+         "github.com/terraform-providers/terraform-provider-external"],
         "set CSL_TERRAFORM_MIRROR to a folder that holds a registry.terraform.io tree",
         {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
         REPOSITORY / "terraform" / "providers" / "external",

@@ -172,10 +172,14 @@ def wait_for_rows(context: Context) -> dict[str, float | None]:
             if time.monotonic() > deadline:
                 break
             time.sleep(2)
-    logs = {"Spark": "make ssh NODE=submitter-1, journalctl -u spark-job", "Flink": "make ssh NODE=submitter-1, journalctl -u flink-job"}
+    logs = {
+        "Spark": "make ssh NODE=submitter-1, journalctl -u spark-job",
+        "Flink": "make ssh NODE=submitter-1, journalctl -u flink-job",
+    }
     raise LabError(
         "\n".join(
-            f"No rows flow through {engine} ({'none so far' if ages[engine] is None else f'newest is {ages[engine]:.0f} s old'}). "
+            f"No rows flow through {engine} "
+            f"({'none so far' if ages[engine] is None else f'newest is {ages[engine]:.0f} s old'}). "
             f"Look at: {logs[engine]}"
             for engine in late
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -35,14 +36,17 @@ PAGES = [
 
 def inventory(context: Context) -> dict[str, Any]:
     """Return Terraform's inventory; LabError where there is no lab."""
-    done = subprocess.run(
-        ["terraform", f"-chdir={context.terraform_root}", "output", "-json", "ansible_inventory"],
-        capture_output=True, text=True, check=False, env=context.environment,
-    )  # fmt: skip
-    nodes = json.loads(done.stdout) if done.returncode == 0 else {}
+    nodes: dict[str, Any] = {}
+    # Before `make setup` there is no Terraform, and so no lab.
+    with contextlib.suppress(FileNotFoundError):
+        done = subprocess.run(
+            ["terraform", f"-chdir={context.terraform_root}", "output", "-json", "ansible_inventory"],
+            capture_output=True, text=True, check=False, env=context.environment,
+        )  # fmt: skip
+        nodes = json.loads(done.stdout) if done.returncode == 0 else {}
     if not nodes.get("_meta", {}).get("hostvars"):
         raise LabError(f"there is no lab '{context.lab}' here: make lab" + _suffix(context))
-    return dict(nodes)
+    return nodes
 
 
 def _suffix(context: Context) -> str:
@@ -86,7 +90,9 @@ def newest_row_ages(context: Context) -> dict[str, float | None]:
 def service_states(context: Context, nodes: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return node => unit => state, as systemd has it; the unit `(node)` says why a node did not answer."""
     wanted: dict[str, list[str]] = {
-        node: [unit for group, units in UNITS.items() if node in nodes.get(group, {}).get("hosts", []) for unit in units]
+        node: [
+            unit for group, units in UNITS.items() if node in nodes.get(group, {}).get("hosts", []) for unit in units
+        ]
         for node in nodes["_meta"]["hostvars"]
     }
 
@@ -163,7 +169,9 @@ def status(context: Context, ages: dict[str, float | None] | None = None) -> int
 
 
 def _prices(context: Context) -> list[str]:
-    counts = " UNION ALL ".join(f"SELECT '{engine}', '', count(*)::text FROM {table}" for engine, table in ENGINES.items())
+    counts = " UNION ALL ".join(
+        f"SELECT '{engine}', '', count(*)::text FROM {table}" for engine, table in ENGINES.items()
+    )
     newest = " UNION ALL ".join(
         f"(SELECT DISTINCT ON (symbol) '{engine}', symbol, price || ' ' || \"user\" FROM {table} "
         "ORDER BY symbol, timestamp DESC)"
@@ -238,7 +246,11 @@ def audit(context: Context, attempts: int = 12) -> int:
         report = json.loads(done.stdout)
         after = _ledger(context, producer)
         # The producer goes on while the topic is read: its count is right if it lies within the two readings.
-        report["producer"] = {"before": before["acknowledged"], "after": after["acknowledged"], "dropped": after["dropped"]}
+        report["producer"] = {
+            "before": before["acknowledged"],
+            "after": after["acknowledged"],
+            "dropped": after["dropped"],
+        }
         report["producer_agrees"] = (
             before["acknowledged"] <= report["topic"]["events"] <= after["accepted"] and after["dropped"] == 0
         )
@@ -265,7 +277,8 @@ def render_audit(report: dict[str, Any]) -> str:
         count += f" .. {producer['after']} (still producing)"
     lines = [
         f"  producer          {count} events acknowledged, {producer['dropped']} dropped",
-        f"  topic             {topic['events']} events, {topic['duplicates']} duplicates, {topic['rejected']} malformed",
+        f"  topic             {topic['events']} events, {topic['duplicates']} duplicates, "
+        f"{topic['rejected']} malformed",
     ]
     for engine, found in report["engines"].items():
         lines.append(
@@ -273,7 +286,9 @@ def render_audit(report: dict[str, Any]) -> str:
             f"{found['unexpected']} unexpected, {found['duplicates']} duplicates, "
             f"{found['rejected']} rejects ({found['rejects_missing']} missing)"
         )
-    lines.append(f"  candles           {report['candles']['compared']} compared, {report['candles']['different']} different")
+    lines.append(
+        f"  candles           {report['candles']['compared']} compared, {report['candles']['different']} different"
+    )
     good = report["ok"] and report["producer_agrees"]
     lines.append("  producer = topic = rows in both tables" if good else "  NOT EQUAL")
     return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -95,12 +97,12 @@ def test_mirrors_that_are_named_come_first(lab: Context, monkeypatch: pytest.Mon
 
 
 def test_root_needs_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert machine.as_root(["apt-get", "update"]) == ["apt-get", "update"]
-    monkeypatch.setattr(machine.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/sudo")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/sudo")
     assert machine.as_root(["apt-get", "update"]) == ["sudo", "apt-get", "update"]
-    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(LabError, match="`apt-get update` needs root"):
         machine.as_root(["apt-get", "update"])
 
@@ -123,7 +125,7 @@ def test_run_passes_environment_and_folder(tmp_path: Path) -> None:
     ("there", "name"), [({"lxc", "incus"}, "lxc"), ({"lxc"}, "lxc"), ({"incus"}, "incus"), (set(), "")]
 )
 def test_client(monkeypatch: pytest.MonkeyPatch, there: set[str], name: str) -> None:
-    monkeypatch.setattr(machine.shutil, "which", lambda program: f"/usr/bin/{program}" if program in there else None)
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}" if program in there else None)
     assert machine.client() == name
 
 
@@ -140,24 +142,24 @@ def test_what_apt_offers(monkeypatch: pytest.MonkeyPatch, policy: str, there: bo
     def run(command: list[str], **_: object) -> Any:
         return subprocess.CompletedProcess(command, 0, policy, "")
 
-    monkeypatch.setattr(machine.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     assert machine._is_in_apt("lxd") is there
 
 
 def test_only_missing_packages_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr(machine, "apt_install", asked.append)
-    monkeypatch.setattr(machine.shutil, "which", lambda program: None if program in {"mvn", "ip"} else "/usr/bin/x")
-    monkeypatch.setattr(machine.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "", ""))
+    monkeypatch.setattr(shutil, "which", lambda program: None if program in {"mvn", "ip"} else "/usr/bin/x")
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "", ""))
     machine.install_packages()
     assert [set(packages) for packages in asked] == [{"maven", "iproute2"}]
-    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/x")
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/x")
     machine.install_packages()
     assert len(asked) == 1
 
 
 def test_old_terraform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/terraform")
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/terraform")
     monkeypatch.setattr(
         machine.subprocess,
         "run",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -139,14 +140,14 @@ def test_changed_adds_up_the_recap() -> None:
 def test_waiting_ends_with_fresh_rows(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [{"Spark": None, "Flink": 5.0}, {"Spark": 500.0, "Flink": 5.0}, {"Spark": 3.0, "Flink": 5.0}]
     monkeypatch.setattr(screen, "newest_row_ages", lambda _: answers.pop(0))
-    monkeypatch.setattr(pipeline.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     assert pipeline.wait_for_rows(lab) == {"Spark": 3.0, "Flink": 5.0}
     assert answers == []
 
 
 def test_waiting_in_vain_names_the_engine_and_where_to_look(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen, "newest_row_ages", lambda _: {"Spark": None, "Flink": 5.0})
-    monkeypatch.setattr(pipeline.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setattr(pipeline, "ROWS_TIMEOUT_S", 0)
     with pytest.raises(LabError) as caught:
         pipeline.wait_for_rows(lab)

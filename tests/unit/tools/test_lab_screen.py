@@ -175,11 +175,18 @@ def test_unknown_node_is_told_the_known_ones(answers: list[Answer], lab: Context
 def test_lab_that_is_not_there(lab: Context, checkout: Any) -> None:
     """No Terraform state: the message says how to make one."""
     lab.terraform_root.mkdir(parents=True)
-    with pytest.raises(LabError, match="there is no lab 'lab' here: make lab$"):
+    with pytest.raises(LabError, match=r"there is no lab 'lab' here: make lab$"):
         screen.inventory(lab)
     assert checkout
-    with pytest.raises(LabError, match="make lab LAB=lab-2$"):
+    with pytest.raises(LabError, match=r"make lab LAB=lab-2$"):
         screen.inventory(Context(target="lxd", lab="lab-2"))
+
+
+def test_lab_is_asked_for_before_setup(lab: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """There is no Terraform yet: no traceback."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LabError, match=r"there is no lab 'lab' here: make lab$"):
+        screen.inventory(lab)
 
 
 # The audit
