@@ -161,7 +161,7 @@ def test_only_missing_packages_are_installed(monkeypatch: pytest.MonkeyPatch) ->
 def test_old_terraform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/terraform")
     monkeypatch.setattr(
-        machine.subprocess,
+        subprocess,
         "run",
         lambda command, **_: subprocess.CompletedProcess(command, 0, "Terraform v1.5.7\n", ""),
     )

@@ -24,7 +24,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compare.event import Event, classify
 
-ENGINES = {"spark": ("crypto_prices_realtime", "candles_1m_spark"), "flink": ("crypto_prices_flink", "candles_1m_flink")}
+ENGINES = {
+    "spark": ("crypto_prices_realtime", "candles_1m_spark"),
+    "flink": ("crypto_prices_flink", "candles_1m_flink"),
+}
 Candle = tuple[float, float, float, float, int]
 Position = tuple[int, int]
 
@@ -78,7 +81,9 @@ def read_topic(settings: Settings) -> Topic:
         request_timeout_ms=30_000,
     )  # fmt: skip
     try:
-        partitions = [TopicPartition(settings.topic, number) for number in consumer.partitions_for_topic(settings.topic) or ()]
+        partitions = [
+            TopicPartition(settings.topic, number) for number in consumer.partitions_for_topic(settings.topic) or ()
+        ]
         if not partitions:
             raise ValueError(f"topic {settings.topic} is not there")
         consumer.assign(partitions)
@@ -195,7 +200,7 @@ def audit(settings: Settings) -> dict[str, Any]:
             }
     finally:
         connection.close()
-    found = compare_candles(candle_tables, candles(topic, settings.candle_window_s))  # type: ignore[arg-type]
+    found = compare_candles(candle_tables, candles(topic, settings.candle_window_s))
     good = not found["different"] and not any(
         report[key]
         for report in engines.values()
