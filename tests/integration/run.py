@@ -24,6 +24,9 @@ REPOSITORY = HERE.parents[1]
 NODES_PYTHON = (3, 11)
 """What the wheels in the trees are for."""
 
+SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Options of every JVM: they live for seconds, on two cores, so that compiling their code well does not pay."""
+
 # suite -> (the apps whose sources are tested, the trees with what these apps import)
 SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "services": ((), ()),
@@ -54,7 +57,11 @@ def why_not(suite: str) -> str | None:
 
 def run(suite: str, arguments: list[str]) -> int:
     """Run one suite; return pytest's exit code."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(folder) for folder in python_path(suite))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(folder) for folder in python_path(suite)),
+        "JAVA_TOOL_OPTIONS": f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} {SHORT_LIVED}".strip(),
+    }
     if suite == "spark":
         environment["SPARK_HOME"] = str(artifact_tree("spark", "python", "pyspark"))
     if suite == "flink":

@@ -21,7 +21,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import pytest
-from flink_cluster import PYTHON, FlinkCluster, connector_jars, python_environment
+from flink_cluster import PYTHON, FlinkCluster, connector_jars, flink_home, python_environment
 from kafka import KafkaProducer
 from services import REPOSITORY, KafkaServer, PostgresServer, free_port, wait_until
 
@@ -70,7 +70,8 @@ class Lab:
             },
             "metrics": {"port": self.metrics_port},
             "flink": {
-                "rest_url": self.cluster.rest_url, "jars_dir": str(Path(connector_jars()[0]).parent),
+                "home": str(flink_home()), "rest_url": self.cluster.rest_url,
+                "jars_dir": str(Path(connector_jars()[0]).parent),
                 "functions_jar": str(self.functions_jar), "poll_interval_ms": 200, "source_idle_timeout_ms": 2000,
             },
         }  # fmt: skip
