@@ -54,7 +54,15 @@ class TooFewSlotsError(Exception):
     """The cluster offers fewer task slots than the mode needs."""
 
 
-EXPECTED_ERRORS = (QueryFailedError, TooFewSlotsError, KafkaError, AnotherApplicationError, psycopg2.OperationalError)
+EXPECTED_ERRORS = (
+    QueryFailedError,
+    TooFewSlotsError,
+    KafkaError,
+    AnotherApplicationError,
+    psycopg2.OperationalError,
+    # The next use of a connection that has broken.
+    psycopg2.InterfaceError,
+)
 """What the world around the application does to it: the text says enough, a traceback would hide it."""
 
 
