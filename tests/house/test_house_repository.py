@@ -52,6 +52,11 @@ def test_no_credentials() -> None:
     assert found(CREDENTIALS) == []
 
 
+def test_no_inventory_variable_with_a_comma() -> None:
+    """Ansible splits the variable at commas: after the last one stands this folder, and it would run every program."""
+    assert found(re.compile(r"ANSIBLE_INVENTORY\W{1,4}[^#\n]*,[\"'\s]")) == []
+
+
 def test_patterns_find_what_they_are_for() -> None:
     assert HOMES.search("/home/ann/lab")
     assert HOMES.search("cd /root/lab")

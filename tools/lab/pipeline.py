@@ -120,7 +120,6 @@ def artifacts(context: Context) -> None:
         ["ansible-playbook", "-i", "localhost,", str(REPOSITORY / "ansible" / "playbooks" / "artifacts.yml")],
         log="artifacts",
         failed="The artifacts could not be fetched.",
-        env={"ANSIBLE_INVENTORY": "localhost,"},
     )
 
 
