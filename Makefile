@@ -1,9 +1,9 @@
 # The entry points. Each calls a step that also works by hand (README, "Step by step").
 #   LAB=name       which lab (default: lab); several may live side by side
 #   TARGET=lxd     where the nodes come from
-#   TOPOLOGY=small SOURCE=coinbase_rest|coinbase_ws|tape FEED=auto|coinbase|replay TAPE=file SPEED=1
+#   TOPOLOGY=small SOURCE=coinbase_rest|coinbase_ws|tape FEED=auto|coinbase|replay TAPE_FILE=file SPEED=1
 SHELL := /bin/bash
-export LAB TARGET TOPOLOGY SOURCE FEED TAPE SPEED
+export LAB TARGET TOPOLOGY SOURCE FEED TAPE_FILE SPEED
 LAB_TOOL := python3 tools/lab
 VENV := .venv/bin
 

@@ -2,7 +2,7 @@
 """`make test`: everything, in the order from cheap to dear, with a lab of its own that is taken down at the end.
 
 The lab has its own name (LAB, by default `test`), so that a user's lab is not touched; it is removed also after a
-failure or an interruption. Its input is a recording where one is found (TAPE, or ../shared/data beside the project), the
+failure or an interruption. Its input is a recording where one is found (TAPE_FILE, or ../shared/data beside the project), the
 replay's generated tape elsewhere.
 """
 
@@ -35,8 +35,8 @@ def run(name: str, command: list[str], **environment: str) -> bool:
 
 def tape() -> str:
     """Return the path of a recorded feed, or nothing."""
-    if os.environ.get("TAPE"):
-        return os.environ["TAPE"]
+    if os.environ.get("TAPE_FILE"):
+        return os.environ["TAPE_FILE"]
     recordings = sorted(REPOSITORY.parent.glob("shared/data/coinbase-exchange-ws-*.ndjson"))
     return str(recordings[-1]) if recordings else ""
 

@@ -31,6 +31,14 @@ DEFAULT_MIRROR = "http://deb.debian.org/debian"
 DEFAULT_SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 
 
+# Debian's smallest system has more than this.
+MIN_ROOTFS_BYTES = 50_000_000
+
+
+class ImageError(Exception):
+    """The image cannot be used; the text says why."""
+
+
 def image_name(recipe: dict[str, Any]) -> str:
     """Return the alias under which an image of this recipe is known: `csl-node-` and 12 hex digits."""
     content = json.dumps(recipe, sort_keys=True).encode()
@@ -78,6 +86,8 @@ def bootstrap(recipe: dict[str, Any], rootfs: Path, *, mirror: str, security_mir
             ],
             check=True,
             stdin=subprocess.DEVNULL,
+            # tar would write the image to the file that a variable TAPE names.
+            env={name: value for name, value in os.environ.items() if name != "TAPE"},
         )
 
 
@@ -112,6 +122,10 @@ def build(recipe: dict[str, Any], directory: Path, *, mirror: str, security_mirr
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     bootstrap(recipe, partial / "rootfs.tar", mirror=mirror, security_mirror=security_mirror)
+    if (partial / "rootfs.tar").stat().st_size < MIN_ROOTFS_BYTES:
+        raise ImageError(
+            f"{partial / 'rootfs.tar'} is too small to be a root file system: see what mmdebstrap said above"
+        )
     write_metadata(recipe, directory.name, partial / "metadata.tar")
     partial.rename(directory)
 
@@ -163,6 +177,9 @@ def main() -> int:
                     check=True,
                     stdin=subprocess.DEVNULL,
                 )  # fmt: skip
+        except ImageError as error:
+            print(f"node image: {error}", file=sys.stderr)
+            return 1
         except subprocess.CalledProcessError as error:
             print(f"node image: {error.cmd[0]} failed with exit code {error.returncode}, see above", file=sys.stderr)
             return 1

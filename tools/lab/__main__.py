@@ -21,6 +21,10 @@ import screen
 from context import Context, LabError
 
 
+# GNU tar writes to the file that $TAPE names: a variable of that name must never reach a program that calls tar.
+VARIABLES = {"tape": "TAPE_FILE"}
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
@@ -39,7 +43,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("tape", "a recorded feed (NDJSON) for the source tape or the replay"),
         ("speed", "multiple of the tape's own pace (1)"),
     ):
-        up.add_argument(f"--{option}", default=os.environ.get(option.upper()) or None, help=text)
+        up.add_argument(f"--{option}", default=os.environ.get(VARIABLES.get(option, option.upper())) or None, help=text)
     up.add_argument("--expect-unchanged", action="store_true", help="fail when anything had to be changed")
 
     setup = commands.add_parser("setup", help="install what is missing on this machine")

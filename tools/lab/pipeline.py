@@ -55,9 +55,9 @@ def check_options(options: argparse.Namespace) -> None:
     if options.feed not in FEEDS:
         problems.append(f"FEED={options.feed}: known are {', '.join(FEEDS)}")
     if options.tape and not Path(options.tape).is_file():
-        problems.append(f"TAPE={options.tape}: there is no such file")
+        problems.append(f"TAPE_FILE={options.tape}: there is no such file")
     if options.source == "tape" and not options.tape:
-        problems.append("SOURCE=tape needs TAPE=, a file of recorded feed messages (NDJSON)")
+        problems.append("SOURCE=tape needs TAPE_FILE=, a file of recorded feed messages (NDJSON)")
     try:
         positive = float(options.speed) > 0
     except ValueError:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-cache = os.environ.get("CSL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "crypto-stream-lab")
+cache = os.environ.get("CSL_CACHE") or Path(
+    os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "crypto-stream-lab"
+)
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "apps" / "spark" / "src"))
 # 430 MB are not installed twice: what the nodes get serves here too, behind everything of the environment's own.
 sys.path.append(str(Path(cache, "artifacts", "trees", "spark", "current", "python")))

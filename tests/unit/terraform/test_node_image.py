@@ -15,6 +15,13 @@ RECIPE: dict[str, Any] = {
     "suite": "bookworm", "components": ["main"], "packages": ["sudo", "python3"],
     "files": {"/etc/sudoers.d/lab": "lab ALL=(ALL) NOPASSWD: ALL\n", "/etc/motd": "grüß\n"}, "commands": ["true"],
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _small_images_are_fine(node_image: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_image, "MIN_ROOTFS_BYTES", 1)
+
+
 MIRRORS = {"mirror": "http://mirror.invalid/debian", "security_mirror": "http://mirror.invalid/security"}
 
 
@@ -112,6 +119,26 @@ def test_bootstrap_hands_over_the_recipe(node_image: ModuleType, host: Any, tmp_
         assert motd.read().decode() == "grüß\n"
     # sudo ignores, with a complaint, what others may write.
     assert modes == {"etc/sudoers.d/lab": 0o440, "etc/motd": 0o644}
+
+
+def test_no_variable_leads_tar_astray(
+    node_image: ModuleType, host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GNU tar, which mmdebstrap calls, writes to the file that TAPE names: a user's recording was lost that way once.
+    monkeypatch.setenv("TAPE", str(tmp_path / "recording"))
+    host.program("mmdebstrap", f'printf "%s" "${{TAPE-unset}}" > {tmp_path}/tape')
+    node_image.bootstrap(RECIPE, tmp_path / "rootfs.tar", **MIRRORS)
+    assert (tmp_path / "tape").read_text() == "unset"
+
+
+def test_an_empty_root_file_system_is_refused(
+    node_image: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_image, "MIN_ROOTFS_BYTES", 5)
+    monkeypatch.setattr(node_image, "bootstrap", lambda _recipe, rootfs, **_: rootfs.write_text("tiny"))
+    with pytest.raises(node_image.ImageError, match="too small"):
+        node_image.build(RECIPE, tmp_path / "csl-node-x", **MIRRORS)
+    assert not (tmp_path / "csl-node-x").exists()
 
 
 @pytest.fixture

@@ -62,8 +62,8 @@ def test_tape_with_its_file(tmp_path: Path) -> None:
         ({"topology": "enormous"}, "TOPOLOGY=enormous: known are mini, small"),
         ({"source": "binance"}, "SOURCE=binance: known are coinbase_rest, coinbase_ws, tape"),
         ({"feed": "radio"}, "FEED=radio: known are auto, coinbase, replay"),
-        ({"tape": "/nowhere/tape"}, "TAPE=/nowhere/tape: there is no such file"),
-        ({"source": "tape"}, "SOURCE=tape needs TAPE="),
+        ({"tape": "/nowhere/tape"}, "TAPE_FILE=/nowhere/tape: there is no such file"),
+        ({"source": "tape"}, "SOURCE=tape needs TAPE_FILE="),
         ({"speed": "fast"}, "SPEED=fast: must be a positive number"),
         ({"speed": "0"}, "SPEED=0: must be a positive number"),
         ({"speed": "-1"}, "SPEED=-1: must be a positive number"),
@@ -179,7 +179,7 @@ def test_down_without_a_lab_does_nothing(lab: Context, capsys: pytest.CaptureFix
 
 
 def test_options_come_from_the_environment_of_make(command_line: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LAB", "TARGET", "TOPOLOGY", "SOURCE", "FEED", "TAPE", "SPEED"):
+    for name in ("LAB", "TARGET", "TOPOLOGY", "SOURCE", "FEED", "TAPE_FILE", "SPEED"):
         monkeypatch.delenv(name, raising=False)
     bare = command_line.parse(["up"])
     assert (bare.lab, bare.target) == ("lab", "lxd")
