@@ -41,11 +41,9 @@ def lxd(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def node_image(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """terraform/node_image/build.py, content with root file systems of a few bytes."""
-    module = load("terraform/node_image/build.py")
-    monkeypatch.setattr(module, "MIN_ROOTFS_BYTES", 4)
-    return module
+def node_image() -> ModuleType:
+    """terraform/node_image/build.py."""
+    return load("terraform/node_image/build.py")
 
 
 class FakeHost:

@@ -92,25 +92,6 @@ def test_interrupted_build_leaves_no_image(
     assert [path.name for path in tmp_path.iterdir()] == ["csl-node-x"]
 
 
-def test_root_file_system_that_is_too_small_is_no_image(
-    node_image: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(node_image, "bootstrap", lambda _recipe, rootfs, **_: rootfs.write_text("x"))
-    with pytest.raises(node_image.ImageError, match=r"rootfs\.tar is too small"):
-        node_image.build(RECIPE, tmp_path / "csl-node-x", **MIRRORS)
-    assert not (tmp_path / "csl-node-x").exists()
-
-
-def test_variable_of_the_lab_does_not_lead_tar_astray(
-    node_image: ModuleType, host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`make lab TAPE=...` exports TAPE, which tar takes for the archive's name."""
-    monkeypatch.setenv("TAPE", "/srv/recording.ndjson")
-    host.program("mmdebstrap", f"env > {tmp_path}/environment")
-    node_image.bootstrap(RECIPE, tmp_path / "rootfs.tar", **MIRRORS)
-    assert "TAPE=" not in (tmp_path / "environment").read_text()
-
-
 def test_bootstrap_hands_over_the_recipe(node_image: ModuleType, host: Any, tmp_path: Path) -> None:
     host.program(
         "mmdebstrap",
