@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flink_cluster import PYTHON, python_environment
+from flink_cluster import JAVA_OPTIONS, PYTHON, python_environment
 from services import REPOSITORY
 
 FIXTURE = REPOSITORY / "tests" / "fixtures" / "events.json"
@@ -18,9 +18,16 @@ UUID = "4cc7761a-e5e7-5c39-8a7b-0807932bd08c"
 
 def run_transform(fixture: Path, functions_jar: Path, directory: Path) -> dict[str, list[dict[str, Any]]]:
     directory.mkdir()
+    # The tree has none, and PyFlink refuses to run without; a node's own is in /etc.
+    conf = directory / "conf"
+    conf.mkdir()
+    (conf / "config.yaml").write_text("parallelism.default: 1\n")
     finished = subprocess.run(
         [*PYTHON, str(Path(__file__).with_name("run_transform.py")), str(fixture), str(directory)],
-        env={**python_environment(), "HADOOP_CLASSPATH": str(functions_jar), "JVM_ARGS": "-Xmx512m"},
+        env={
+            **python_environment(), "HADOOP_CLASSPATH": str(functions_jar), "JVM_ARGS": "-Xmx512m",
+            "FLINK_CONF_DIR": str(conf), "FLINK_ENV_JAVA_OPTS": " ".join(JAVA_OPTIONS),
+        },
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-4000:]
