@@ -193,6 +193,7 @@ def spark_app(tmp_path: Path, kafka: KafkaServer, postgres: PostgresServer, jars
                 "local_dir": str(directory / "local"),
                 "stall_timeout_s": 300,
             },
+            "spark.conf": {'"spark.ui.enabled"': "false"},
         }
         app = SparkApp(directory, settings)
         apps.append(app)
