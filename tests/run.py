@@ -2,8 +2,8 @@
 """`make test`: everything, in the order from cheap to dear, with a lab of its own that is taken down at the end.
 
 The lab has its own name (LAB, by default `test`), so that a user's lab is not touched; it is removed also after a
-failure or an interruption. Its input is a recording where one is found (TAPE_FILE, or ../shared/data beside the project), the
-replay's generated tape elsewhere.
+failure or an interruption. Its input is a recording where one is found (TAPE_FILE, or ../shared/data beside the
+project), the replay's generated tape elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -63,14 +64,24 @@ def lab_part() -> None:
         run("lab down", [*lab, "down"])
 
 
-def main() -> int:
-    """Run the parts; returns 0 when all of them passed."""
+PARTS: dict[str, Callable[[], object]] = {
     # First, since the unit tests of the Spark job use PySpark from the artifacts.
-    if run("artifacts", [PYTHON, "tools/lab", "artifacts"]):
-        run("check", ["tests/check"])
-        run("terraform tests", [PYTEST, "-q", "-W", "ignore", "tests/terraform"])
-        run("integration tests", [PYTHON, "tests/integration/run.py"])
-        lab_part()
+    "artifacts": lambda: run("artifacts", [PYTHON, "tools/lab", "artifacts"]),
+    "check": lambda: run("check", ["tests/check"]),
+    "terraform": lambda: run("terraform tests", [PYTEST, "-q", "-W", "ignore", "tests/terraform"]),
+    "integration": lambda: run("integration tests", [PYTHON, "tests/integration/run.py"]),
+    "lab": lab_part,
+}
+
+
+def main() -> int:
+    """Run the parts named on the command line, all by default; returns 0 when all of them passed."""
+    unknown = set(sys.argv[1:]) - PARTS.keys()
+    if unknown:
+        print(f"unknown part {', '.join(sorted(unknown))}: known are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
     print("\nPart                      seconds")
     for name, seconds, good in outcomes:
         print(f"  {name:<22} {seconds:>8.0f}  {'ok' if good else 'FAILED'}")

@@ -17,8 +17,8 @@ from testinfra.host import Host
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tools" / "lab"))
 
-import screen
-from context import Context, LabError
+import screen  # noqa: E402 - found on the path set above
+from context import Context, LabError  # noqa: E402 - found on the path set above
 
 
 class Lab:

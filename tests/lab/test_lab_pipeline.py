@@ -37,7 +37,9 @@ def test_consumer_shows_events(lab: Lab) -> None:
         assert {"price", "timestamp", "event_id", "produced_at"} <= event.keys()
 
 
-@pytest.mark.parametrize("tool", ["kafka-consumer-groups", "kafka-configs", "kafka-metadata-quorum", "kafka-console-producer"])
+@pytest.mark.parametrize(
+    "tool", ["kafka-consumer-groups", "kafka-configs", "kafka-metadata-quorum", "kafka-console-producer"]
+)
 def test_tools_are_on_the_path(lab: Lab, tool: str) -> None:
     assert lab.one("kafka").run(f"command -v {tool}").rc == 0
 
@@ -48,7 +50,7 @@ def test_consumer_groups_can_be_listed(lab: Lab) -> None:
 
 def test_producer_logs_five_of_five(lab: Lab) -> None:
     node = lab.group("producer")[0]
-    if "kind = \"coinbase_rest\"" not in lab.host(node).check_output("sudo cat /etc/producer/config.toml"):
+    if 'kind = "coinbase_rest"' not in lab.host(node).check_output("sudo cat /etc/producer/config.toml"):
         pytest.skip("this lab's source is not coinbase_rest")
     assert "✅ Successfully sent 5/5 cryptocurrency pairs to Kafka" in lab.journal(node, "producer")
 
@@ -69,7 +71,7 @@ def test_flink_logs_each_event(lab: Lab) -> None:
 def test_counts_of_both_engines(lab: Lab) -> None:
     # The original README's query, to the letter.
     text = lab.psql(
-        "SELECT 'Spark' as engine, COUNT(*) FROM crypto_prices_realtime UNION ALL SELECT 'Flink' as engine, COUNT(*) FROM crypto_prices_flink;"
+        "SELECT 'Spark' as engine, COUNT(*) FROM crypto_prices_realtime UNION ALL SELECT 'Flink' as engine, COUNT(*) FROM crypto_prices_flink;"  # noqa: E501 - to the letter
     )
     counts = dict(re.findall(r"(Spark|Flink) +\| +(\d+)", text))
     assert int(counts["Spark"]) > 0
@@ -85,7 +87,7 @@ def test_newest_rows(lab: Lab, table: str) -> None:
 
 def test_statistics_by_symbol(lab: Lab) -> None:
     text = lab.psql(
-        "SELECT 'Spark' as engine, symbol, COUNT(*) as record_count, AVG(price) as avg_price FROM crypto_prices_realtime GROUP BY symbol UNION ALL SELECT 'Flink' as engine, symbol, COUNT(*) as record_count, AVG(price) as avg_price FROM crypto_prices_flink GROUP BY symbol ORDER BY engine, symbol;"
+        "SELECT 'Spark' as engine, symbol, COUNT(*) as record_count, AVG(price) as avg_price FROM crypto_prices_realtime GROUP BY symbol UNION ALL SELECT 'Flink' as engine, symbol, COUNT(*) as record_count, AVG(price) as avg_price FROM crypto_prices_flink GROUP BY symbol ORDER BY engine, symbol;"  # noqa: E501 - to the letter
     )
     assert "(10 rows)" in text, text
 
@@ -123,7 +125,9 @@ def test_latency_is_known_for_both_engines(lab: Lab) -> None:
 def test_candles_of_both_engines_are_equal(lab: Lab) -> None:
     # A candle is written when the watermark, two minutes behind, has passed its end.
     def common() -> int:
-        return int(lab.sql("SELECT count(*) FROM candles_1m_spark JOIN candles_1m_flink USING (symbol, window_start)")[0][0])
+        return int(
+            lab.sql("SELECT count(*) FROM candles_1m_spark JOIN candles_1m_flink USING (symbol, window_start)")[0][0]
+        )
 
     lab.wait_for(common, "a candle from both engines", 360)
     different = "SELECT * FROM candle_differences WHERE spark_count IS NOT NULL AND flink_count IS NOT NULL"
@@ -140,8 +144,8 @@ def test_malformed_messages_are_recorded_by_both_engines(lab: Lab) -> None:
          "reason": reasons[record["partition"], record["offset"]]}
         for record in bad
     ]  # fmt: skip
-    messages.append({"partition": 1, "value": None, "repeat": {"prefix": "", "fill": "x", "count": 1 << 20, "suffix": ""},
-                     "reason": "too_large"})  # fmt: skip
+    mebibyte = {"prefix": "", "fill": "x", "count": 1 << 20, "suffix": ""}
+    messages.append({"partition": 1, "value": None, "repeat": mebibyte, "reason": "too_large"})
     script = (Path(__file__).parent / "send_messages.py").read_text()
     servers = ",".join(f"{node}:9092" for node in lab.group("kafka"))
     payload = base64.b64encode(json.dumps({"servers": servers, "messages": messages}).encode()).decode()
@@ -150,7 +154,8 @@ def test_malformed_messages_are_recorded_by_both_engines(lab: Lab) -> None:
     host.check_output(f"base64 -d > /tmp/messages.json <<'PAYLOAD'\n{payload}\nPAYLOAD")
     sent = json.loads(
         host.check_output(
-            "PYTHONPATH=/opt/producer/current/python python3 -W ignore /tmp/send_messages.py crypto_prices /tmp/messages.json"
+            "PYTHONPATH=/opt/producer/current/python python3 -W ignore"
+            " /tmp/send_messages.py crypto_prices /tmp/messages.json"
         )
     )
     assert len(sent) == len(messages)
@@ -165,9 +170,13 @@ def test_malformed_messages_are_recorded_by_both_engines(lab: Lab) -> None:
             return all(found.get(position) == reason for position, reason in wanted.items())
 
         lab.wait_for(recorded, f"{len(wanted)} rejects by {engine}", 120)
-    size = lab.sql("SELECT count(DISTINCT engine), min(length(payload)) FROM rejected_messages WHERE length(payload) = 1048576")
+    size = lab.sql(
+        "SELECT count(DISTINCT engine), min(length(payload)) FROM rejected_messages WHERE length(payload) = 1048576"
+    )
     assert size == [["2", "1048576"]]
-    nulls = lab.sql("SELECT count(DISTINCT engine) FROM rejected_messages WHERE reason = 'null_value' AND payload IS NULL")
+    nulls = lab.sql(
+        "SELECT count(DISTINCT engine) FROM rejected_messages WHERE reason = 'null_value' AND payload IS NULL"
+    )
     assert nulls == [["2"]]
     # Their neighbours got through, none twice.
     lab.assert_all_accounted_for()

@@ -28,7 +28,9 @@ def wait_until_rows_flow(lab: Lab, timeout_s: float = 240) -> None:
     lab.wait_for(flowing, "rows from both engines", timeout_s)
 
 
-@pytest.mark.parametrize(("group", "unit"), [("producer", "producer"), ("submitter", "spark-job"), ("submitter", "flink-job")])
+@pytest.mark.parametrize(
+    ("group", "unit"), [("producer", "producer"), ("submitter", "spark-job"), ("submitter", "flink-job")]
+)
 def test_killed_service_comes_back(lab: Lab, group: str, unit: str) -> None:
     node = lab.group(group)[0]
     before = main_pid(lab, node, unit)

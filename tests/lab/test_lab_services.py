@@ -99,9 +99,9 @@ def test_running_flink_is_the_pinned_version(lab: Lab) -> None:
 
 
 def test_running_postgres_keeps_commit_times(lab: Lab) -> None:
-    assert lab.sql("SELECT current_setting('server_version_num')::int / 10000, current_setting('track_commit_timestamp')") == [
-        ["15", "on"]
-    ]
+    assert lab.sql(
+        "SELECT current_setting('server_version_num')::int / 10000, current_setting('track_commit_timestamp')"
+    ) == [["15", "on"]]
 
 
 def test_secrets_are_closed(lab: Lab) -> None:

@@ -20,7 +20,6 @@ import pipeline
 import screen
 from context import Context, LabError
 
-
 # GNU tar writes to the file that $TAPE names: a variable of that name must never reach a program that calls tar.
 VARIABLES = {"tape": "TAPE_FILE"}
 

@@ -214,9 +214,11 @@ def node_down(client: Client, spec: Spec) -> None:
 def limits_up(client: Client, spec: Spec) -> None:
     """Give a running node its limits."""
     wanted = {"limits.cpu": str(spec["vcpus"]), "limits.memory": f"{spec['memory_mib']}MiB"}
-    config = client.get(f"/1.0/instances/{spec['instance']}")["config"]
+    instance = client.get(f"/1.0/instances/{spec['instance']}")
+    if not is_ours(instance, spec):
+        raise VerbError(f"there is no instance {spec['instance']} of this lab: run terraform apply again")
     for key, value in wanted.items():
-        if config.get(key) != value:
+        if instance["config"].get(key) != value:
             client.run("config", "set", spec["instance"], f"{key}={value}")
 
 

@@ -13,8 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY / "apps" / "compare" / "src"))
 
-from compare.audit import Topic, candles, compare_candles, compare_engine
-from compare.event import Event, classify
+from compare.audit import Topic, candles, compare_candles, compare_engine  # noqa: E402 - found on the path set above
+from compare.event import Event, classify  # noqa: E402 - found on the path set above
 
 FIXTURE = json.loads((REPOSITORY / "tests" / "fixtures" / "events.json").read_text())
 SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]

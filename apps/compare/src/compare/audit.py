@@ -123,7 +123,7 @@ def candles(topic: Topic, window_s: int) -> dict[tuple[str, int], Candle]:
 def compare_engine(
     topic: Topic, rows: Iterable[tuple[str, int, int]], rejects: Iterable[tuple[int, int, str]]
 ) -> dict[str, Any]:
-    """Compare one engine's rows (event_id, partition, offset) and rejects (partition, offset, reason) with the topic."""
+    """Compare an engine's rows (event_id, partition, offset) and rejects (partition, offset, reason) with the topic."""
     seen: set[str] = set()
     duplicates = unexpected = 0
     for event_id, partition, offset in rows:

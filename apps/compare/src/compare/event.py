@@ -24,7 +24,7 @@ class Event:
     timestamp_ms: int
 
 
-class _Rejected(Exception):
+class _RejectedError(Exception):
     pass
 
 
@@ -43,50 +43,55 @@ def classify(value: bytes | None, symbols: Sequence[str], max_event_bytes: int) 
     """Return the event in a record's value, or the reason why it is none."""
     try:
         return _parse(value, symbols, max_event_bytes)
-    except _Rejected as reason:
+    except _RejectedError as reason:
         return str(reason)
 
 
 def _parse(value: bytes | None, symbols: Sequence[str], max_event_bytes: int) -> Event:
-    if value is None:
-        raise _Rejected("null_value")
-    if len(value) > max_event_bytes:
-        raise _Rejected("too_large")
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _Rejected("not_utf8") from None
-    try:
-        document = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise _Rejected("not_json") from None
-    if not isinstance(document, dict):
-        raise _Rejected("not_object")
+    document = _document(value, max_event_bytes)
     event_id = _text(document, "event_id")
     if not UUID_FORM.fullmatch(event_id):
-        raise _Rejected("wrong_type:event_id")
+        raise _RejectedError("wrong_type:event_id")
     symbol = _text(document, "symbol")
     price = float(_typed(document, "price", _Number))
     if "\0" in _text(document, "user"):
         # PostgreSQL's text cannot hold it.
-        raise _Rejected("wrong_type:user")
+        raise _RejectedError("wrong_type:user")
     timestamp_ms = _integer(document, "timestamp")
     _integer(document, "produced_at")
     if symbol not in symbols:
-        raise _Rejected("unknown_symbol")
+        raise _RejectedError("unknown_symbol")
     if not math.isfinite(price) or price <= 0:
-        raise _Rejected("out_of_range:price")
+        raise _RejectedError("out_of_range:price")
     if not FIRST_TIMESTAMP_MS <= timestamp_ms < END_TIMESTAMP_MS:
-        raise _Rejected("out_of_range:timestamp")
+        raise _RejectedError("out_of_range:timestamp")
     return Event(event_id.lower(), symbol, price, timestamp_ms)
+
+
+def _document(value: bytes | None, max_event_bytes: int) -> dict[str, Any]:
+    if value is None:
+        raise _RejectedError("null_value")
+    if len(value) > max_event_bytes:
+        raise _RejectedError("too_large")
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _RejectedError("not_utf8") from None
+    try:
+        document = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise _RejectedError("not_json") from None
+    if not isinstance(document, dict):
+        raise _RejectedError("not_object")
+    return document
 
 
 def _typed(document: dict[str, Any], field: str, kind: type[str]) -> str:
     found = document.get(field)
     if found is None:
-        raise _Rejected(f"missing_field:{field}")
+        raise _RejectedError(f"missing_field:{field}")
     if type(found) is not kind:
-        raise _Rejected(f"wrong_type:{field}")
+        raise _RejectedError(f"wrong_type:{field}")
     return str(found)
 
 
@@ -97,5 +102,5 @@ def _text(document: dict[str, Any], field: str) -> str:
 def _integer(document: dict[str, Any], field: str) -> int:
     text = _typed(document, field, _Number)
     if not re.fullmatch(r"-?[0-9]+", text) or not -(2**63) <= int(text) < 2**63:
-        raise _Rejected(f"wrong_type:{field}")
+        raise _RejectedError(f"wrong_type:{field}")
     return int(text)
