@@ -18,6 +18,7 @@ from typing import Any
 
 STATE_PATH = "/srv/lab-state"
 BOOT_TIMEOUT_S = 120
+EXEC_TIMEOUT_S = 10
 # Wins against no other route, so that it only counts while the bridge (with its connected route) is away.
 BLACKHOLE_METRIC = 4278198272
 
@@ -192,17 +193,25 @@ def _wait_for_boot(client: Client, name: str) -> None:
     deadline = time.monotonic() + BOOT_TIMEOUT_S
     state = ""
     while time.monotonic() < deadline:
-        done = subprocess.run(
-            [client.program, "exec", name, "--", "systemctl", "is-system-running"],
-            capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        state = done.stdout.strip()
+        state = _system_state(client, name)
         if state in {"running", "degraded"}:
             return
         time.sleep(0.3)
     raise VerbError(
         f"{name} did not finish booting in {BOOT_TIMEOUT_S} s ({state}): {client.program} console {name} --show-log"
     )
+
+
+def _system_state(client: Client, name: str) -> str:
+    # A command that is sent into a container in its first moments can wait for ever: it is asked again.
+    try:
+        done = subprocess.run(
+            [client.program, "exec", name, "--", "systemctl", "is-system-running"],
+            capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=EXEC_TIMEOUT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return "no answer"
+    return done.stdout.strip()
 
 
 def node_down(client: Client, spec: Spec) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -310,3 +311,18 @@ def test_command_line(
     monkeypatch.setattr("sys.argv", ["lxd.py", "explode"])
     assert lxd.main() == 2
     assert "network-up" in capsys.readouterr().err
+
+
+def test_an_unanswered_question_at_boot_is_asked_again(lxd: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([subprocess.TimeoutExpired(["lxc"], 10), subprocess.CompletedProcess([], 0, "running\n", "")])
+
+    def run(*_: object, **options: object) -> object:
+        assert options["timeout"] == lxd.EXEC_TIMEOUT_S
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(lxd.subprocess, "run", run)
+    lxd._wait_for_boot(lxd.Client("lxc"), "lab-kafka-1")
+    assert next(answers, None) is None
