@@ -94,8 +94,14 @@ def _retry(action: Callable[[], object], attempts: int = 10) -> None:
 def _delete_leftovers(client: Client, spec: Spec) -> None:
     # Terraform runs no destroy step for a node whose creation failed; what it left goes with the network and the pool.
     for instance in client.get("/1.0/instances?recursion=1"):
-        if is_ours(instance, spec) and client.get(f"/1.0/instances/{instance['name']}") is not None:
-            client.run("delete", "--force", instance["name"])
+        if is_ours(instance, spec):
+            # Network and pool go at the same time, and each sees the other's deletion under way.
+            _retry(lambda name=instance["name"]: _delete_if_there(client, name))  # type: ignore[misc]
+
+
+def _delete_if_there(client: Client, name: str) -> None:
+    if client.get(f"/1.0/instances/{name}") is not None:
+        client.run("delete", "--force", name)
 
 
 def ssh_key_up(_client: Client, spec: Spec) -> None:
