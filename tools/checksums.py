@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import subprocess
 import sys
@@ -14,6 +15,7 @@ FILES = Path(__file__).resolve().parents[1] / "ansible" / "roles" / "artifacts" 
 
 def main() -> int:
     """Resolve each POM into an empty folder and write its list of sums."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for pom in sorted(FILES.glob("*/pom.xml")):
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ NODE_PYTHON = "3.11"
 
 def main() -> int:
     """Run uv for each file."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for source in sorted([*REPOSITORY.glob("apps/*/requirements.in"), REPOSITORY / "requirements" / "controller.in"]):
         target = source.with_suffix(".txt")
         command = ["uv", "pip", "compile", "--quiet", "--upgrade", "--generate-hashes", "--no-header",

@@ -41,7 +41,10 @@ def workspaces(context: Context) -> list[str]:
 
 
 def clean(context: Context) -> None:
-    """Remove every lab of this folder, its keys and secrets, the node images that no node uses, and the cache."""
+    """Remove every lab of this folder, its keys and secrets, the node images and the cache.
+
+    Running nodes of other folders are not touched; the images and the cache are made again when they are needed.
+    """
     for name in workspaces(context):
         lab = Context(target=context.target, lab=name)
         down(lab)
