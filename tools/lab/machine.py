@@ -188,10 +188,11 @@ def _start_without_systemd() -> None:
     for command in daemons:
         if shutil.which(command[0]) is None:
             raise LabError(f"the program {command[0]} is missing: apt-get install {command[0]}")
-        if subprocess.run(["pgrep", "-x", command[0]], capture_output=True, check=False).returncode == 0:
-            continue
         if command[0] == "lxcfs":
+            # By its mount, not by its process: one that was killed can stay in the process table.
             _free_dead_mount(Path(command[1]))
+            if os.path.ismount(command[1]):
+                continue
         with Path("/var/log", f"{command[0]}-lab.log").open("ab") as log:
             subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
 
