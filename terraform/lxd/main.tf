@@ -169,6 +169,8 @@ resource "terraform_data" "node" {
     environment = {
       SPEC  = jsonencode(self.input)
       IMAGE = local.host.image
+      # Only a new node gets it mounted; where it is not there, artifacts come over SSH.
+      ARTIFACTS = local.host.artifacts
       # The first start already has the limits; a change of them later is terraform_data.limits alone.
       VCPUS      = each.value.vcpus
       MEMORY_MIB = each.value.memory_mib

@@ -31,6 +31,8 @@ output "ansible_inventory" {
           lab_target = "lxd"
           lab_subnet = local.subnet
           lab_dir    = local.lab_dir
+          # Where nodes see the controller's artifacts (scripts/lxd.py mounts them).
+          lab_artifacts_path = "/srv/lab-artifacts"
         }
       }
     },

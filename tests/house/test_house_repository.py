@@ -11,7 +11,8 @@ from house_files import REPOSITORY, relative, tracked
 MAKEFILE = REPOSITORY / "Makefile"
 # Sums of Go modules name every host that a module path begins with.
 NO_TEXT = {".tar", ".gz", ".png", ".svg", ".jar", ".parquet", ".zst", ".sum"}
-HOMES = re.compile(r"/(?:home|Users)/[A-Za-z]|/(?:root|work)/\w|[A-Z]:\\\\Users")
+# /home/lab is on the nodes: the image makes that user.
+HOMES = re.compile(r"/(?:home|Users)/(?!lab/)[A-Za-z]|/(?:root|work)/\w|[A-Z]:\\\\Users")
 REGISTRIES = re.compile(
     r"(?:files\.pythonhosted|(?:test\.)?pypi|repo1?\.maven(?:\.apache)?|registry\.npmjs|proxy\.golang)\.org"
     r"|artifactory|nexus3?\.|--(?:extra-)?index-url|trusted-host"

@@ -85,6 +85,7 @@ class Context:
             "TF_INPUT": "0",
             "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
             "ANSIBLE_INVENTORY": str(REPOSITORY / "inventories" / self.target),
+            **mitogen(),
         }
 
     @contextlib.contextmanager
@@ -124,6 +125,22 @@ class Context:
                 raise
         self.timings_s[name] = time.monotonic() - began
         return path.read_text(errors="replace")
+
+
+def mitogen() -> dict[str, str]:
+    """Return the environment that lets Ansible keep one Python per node running instead of starting one per task.
+
+    Empty where Mitogen is not installed, or MITOGEN=off asks for plain Ansible (docs/decisions/0004).
+    """
+    plugins = next(REPOSITORY.glob(".venv/lib/python3.*/site-packages/ansible_mitogen/plugins/strategy"), None)
+    if plugins is None or os.environ.get("MITOGEN") == "off":
+        return {}
+    return {
+        "ANSIBLE_STRATEGY_PLUGINS": str(plugins),
+        "ANSIBLE_STRATEGY": "mitogen_free",
+        # Ansible warns of every strategy that is not its own; its version is locked here.
+        "ANSIBLE_DEPRECATION_WARNINGS": "0",
+    }
 
 
 def explain(log: str) -> list[str]:

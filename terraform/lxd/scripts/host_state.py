@@ -2,7 +2,7 @@
 """Tell Terraform what exists on this machine (the program of `data.external.host`).
 
 Reads a JSON object of strings (client, lab, owner, bridge, subnet, lab_dir) on standard input, and writes one:
-memory_mib, vcpus, image, new_generation, generations (JSON: thing => label) and violations (JSON: sentences).
+memory_mib, vcpus, image, artifacts, new_generation, generations (JSON: thing => label) and violations (JSON: sentences).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,13 @@ def inotify_shortage(max_user_instances: int) -> list[str]:
         f"fs.inotify.max_user_instances is {max_user_instances}, and all nodes share it: `make setup` raises it, or "
         f"sysctl -w fs.inotify.max_user_instances={MIN_INOTIFY_INSTANCES}"
     ]
+
+
+def cache(environment: Mapping[str, str]) -> Path:
+    """Return the folder that keeps artifacts between labs; the rule of the role artifacts and of tools/lab."""
+    if environment.get("CSL_CACHE"):
+        return Path(environment["CSL_CACHE"])
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crypto-stream-lab"
 
 
 def own(config: dict[str, str], owner: str) -> bool:
@@ -152,6 +160,7 @@ def survey(query: dict[str, str]) -> dict[str, str]:
         "memory_mib": str(memory_mib(Path("/proc/meminfo").read_text())),
         "vcpus": str(os.cpu_count() or 1),
         "image": image,
+        "artifacts": str(cache(os.environ) / "artifacts" / "bundles"),
         "new_generation": new_generation,
         "generations": json.dumps(generations, sort_keys=True),
         "violations": json.dumps(violations),

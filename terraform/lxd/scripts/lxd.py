@@ -17,6 +17,11 @@ from pathlib import Path
 from typing import Any
 
 STATE_PATH = "/srv/lab-state"
+# The controller's artifacts, read-only: a node unpacks them from here instead of getting them over SSH.
+ARTIFACTS_PATH = "/srv/lab-artifacts"
+# The user that the node image has for SSH (terraform/node_image/recipe.json).
+LAB_UID = 1000
+LAB_SSH_FOLDER = "/home/lab/.ssh"
 BOOT_TIMEOUT_S = 120
 EXEC_TIMEOUT_S = 10
 # Wins against no other route, so that it only counts while the bridge (with its connected route) is away.
@@ -189,6 +194,11 @@ def node_up(client: Client, spec: Spec) -> None:
             "config", "device", "add", name, "state", "disk",
             f"pool={spec['pool']}", f"source={spec['volume']}", f"path={STATE_PATH}",
         )  # fmt: skip
+        Path(os.environ["ARTIFACTS"]).mkdir(parents=True, exist_ok=True)
+        client.run(
+            "config", "device", "add", name, "artifacts", "disk", f"source={os.environ['ARTIFACTS']}",
+            f"path={ARTIFACTS_PATH}", "readonly=true", "required=false",
+        )  # fmt: skip
     if client.get(f"/1.0/instances/{name}/state")["status"] != "Running":
         client.run("start", name)
     _wait_for_boot(client, name)
@@ -241,13 +251,14 @@ def access_up(client: Client, spec: Spec) -> None:
     """Let our SSH key in and learn the node's host key."""
     name = spec["instance"]
     public_key = Path(spec["public_key"]).read_text()
+    client.run("exec", name, "--", "install", "-d", "-m", "700", "-o", "lab", "-g", "lab", LAB_SSH_FOLDER)
+    # Not through `exec`: on a busy host it now and then loses what a short command reads or prints.
     client.run(
-        "exec", name, "--", "sh", "-euc",
-        "install -d -m 700 -o lab -g lab ~lab/.ssh; cat > ~lab/.ssh/authorized_keys; "
-        "chown lab:lab ~lab/.ssh/authorized_keys; chmod 600 ~lab/.ssh/authorized_keys",
+        "file", "push", "-", f"{name}{LAB_SSH_FOLDER}/authorized_keys",
+        f"--uid={LAB_UID}", f"--gid={LAB_UID}", "--mode=0600",
         stdin=public_key,
     )  # fmt: skip
-    kind, key, *_ = client.run("exec", name, "--", "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
+    kind, key, *_ = client.run("file", "pull", f"{name}/etc/ssh/ssh_host_ed25519_key.pub", "-").split()
     known = Path(spec["hosts_dir"], spec["name"])
     known.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     known.write_text(f"{spec['address']} {kind} {key}\n")

@@ -60,10 +60,8 @@ def execute(state: dict[str, Any], name: str, command: list[str]) -> None:
         fail("Instance is not running")
     if command[:2] == ["systemctl", "is-system-running"]:
         print(instance["boot"].pop(0) if len(instance["boot"]) > 1 else instance["boot"][0])
-    elif command[0] == "sh":
-        instance["authorized_keys"] = sys.stdin.read()
-    elif command[0] == "cat":
-        print(f"ssh-ed25519 HOSTKEYOF{name} root@{name}")
+    elif command[0] == "install":
+        instance["folders"] = [*instance.get("folders", []), command[-1]]
     else:
         fail(f"unknown command {command}")
 
@@ -127,6 +125,16 @@ def run(state: dict[str, Any], arguments: list[str]) -> None:  # noqa: C901 - on
             instances[name]["status"] = "Running"
         case ["exec", name, "--", *command]:
             execute(state, name, command)
+        case ["file", "push", "-", path, *_]:
+            name, _, inside = path.partition("/")
+            if str(Path("/", inside).parent) not in instances[name].get("folders", []):
+                fail("no such folder")
+            instances[name][Path(inside).name] = sys.stdin.read()
+        case ["file", "pull", path, "-"]:
+            name, _, inside = path.partition("/")
+            if inside != "etc/ssh/ssh_host_ed25519_key.pub":
+                fail("no such file")
+            print(f"ssh-ed25519 HOSTKEYOF{name} root@{name}")
         case ["delete", "--force", name]:
             if name not in instances:
                 fail("Instance not found")
@@ -147,7 +155,7 @@ def main() -> None:
             if line.startswith(beginning) and left > 0:
                 state["faults"][beginning] -= 1
                 fail(f"fault injected into {beginning}")
-        if arguments[0] not in {"query", "exec"} and arguments[:2] != ["image", "list"]:
+        if arguments[0] not in {"query", "exec", "file"} and arguments[:2] != ["image", "list"]:
             state["calls"].append(line)
         run(state, arguments)
     finally:

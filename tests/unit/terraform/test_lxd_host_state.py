@@ -62,6 +62,20 @@ def test_subnet_conflicts(host_state: ModuleType, subnet: str, routes: list[dict
         assert route["dev"] in text
 
 
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"CSL_CACHE": "/cache", "XDG_CACHE_HOME": "/other"}, "/cache"),
+        ({"XDG_CACHE_HOME": "/other"}, "/other/crypto-stream-lab"),
+        ({"CSL_CACHE": "", "XDG_CACHE_HOME": ""}, str(Path.home() / ".cache" / "crypto-stream-lab")),
+    ],
+)
+def test_nodes_mount_the_artifacts_of_the_cache(
+    host_state: ModuleType, environment: dict[str, str], folder: str
+) -> None:
+    assert host_state.cache(environment) == Path(folder)
+
+
 @pytest.mark.parametrize("subnet", ["10.77.0.1/24", "10.77.0/24", "nonsense"])
 def test_subnet_that_is_none(host_state: ModuleType, subnet: str) -> None:
     found = host_state.subnet_conflicts(subnet, "one-br", [{"dst": "10.0.0.0/8", "dev": "eth0"}])

@@ -35,10 +35,11 @@ def network_spec(spec: Spec) -> Spec:
 
 
 @pytest.fixture
-def verb(lxd: ModuleType, host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Spec], None]:
+def verb(lxd: ModuleType, host: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, Spec], None]:
     monkeypatch.setenv("IMAGE", "csl-node-x")
     monkeypatch.setenv("VCPUS", "2")
     monkeypatch.setenv("MEMORY_MIB", "1024")
+    monkeypatch.setenv("ARTIFACTS", str(tmp_path / "bundles"))
     assert host.things()
 
     def call(name: str, spec: Spec) -> None:
@@ -89,7 +90,12 @@ def test_node(ready: Any) -> None:
     assert node["devices"] == {
         "eth0": {"ipv4.address": "10.77.0.11"},
         "state": {"pool": "one", "source": "state", "path": "/srv/lab-state"},
-    }
+        "artifacts": {
+            "source": node["devices"]["artifacts"]["source"], "path": "/srv/lab-artifacts",
+            "readonly": "true", "required": "false",
+        },
+    }  # fmt: skip
+    assert Path(node["devices"]["artifacts"]["source"]).name == "bundles"
     config = node["config"]
     assert (config["limits.cpu"], config["limits.memory"]) == ("2", "1024MiB")
     assert (config["user.csl.lab"], config["user.csl.owner"]) == ("one", OWNER)
@@ -153,7 +159,7 @@ def test_half_made_node_is_made_anew(
     assert host.calls()[0] == "delete --force one-kafka-1"
     node = host.state["instances"]["one-kafka-1"]
     assert node["status"] == "Running"
-    assert set(node["devices"]) == {"eth0", "state"}
+    assert set(node["devices"]) == {"eth0", "state", "artifacts"}
     assert node["config"]["user.csl.ready"] == "true"
 
 

@@ -61,6 +61,17 @@ def test_environment_puts_the_checkouts_tools_first(lab: Context, checkout: Path
     assert lab.environment["TF_INPUT"] == "0"
 
 
+def test_mitogen_serves_where_it_is_installed(lab: Context, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MITOGEN", raising=False)
+    assert "ANSIBLE_STRATEGY" not in lab.environment
+    plugins = checkout / ".venv" / "lib" / "python3.11" / "site-packages" / "ansible_mitogen" / "plugins" / "strategy"
+    plugins.mkdir(parents=True)
+    assert lab.environment["ANSIBLE_STRATEGY"] == "mitogen_free"
+    assert lab.environment["ANSIBLE_STRATEGY_PLUGINS"] == str(plugins)
+    monkeypatch.setenv("MITOGEN", "off")
+    assert "ANSIBLE_STRATEGY" not in lab.environment
+
+
 def test_second_command_is_turned_away(lab: Context) -> None:
     with lab.locked():
         with pytest.raises(LabError, match="another command is working on the lab 'lab'"), lab.locked():
