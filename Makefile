@@ -9,7 +9,7 @@ VENV := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab image artifacts status ssh psql topics audit down clean check format test test-unit \
-        test-integration test-terraform test-lab checksums lock require-python
+        test-integration test-terraform test-lab checksums lock docs require-python
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ check: ## Lint and unit tests, under two minutes
 
 format: ## Format Python and Terraform
 	@$(VENV)/ruff format . && $(VENV)/ruff check --fix . && terraform fmt -recursive terraform
+
+docs: ## Write the roles' READMEs from their argument specs
+	@$(VENV)/python tools/role_readmes.py
 
 test: ## Everything: check, integration tests, and a lab of its own with its tests
 	@$(LAB_TOOL) setup --tests
