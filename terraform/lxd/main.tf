@@ -40,6 +40,7 @@ module "topology" {
   subnet          = local.subnet
   host_memory_mib = tonumber(local.host.memory_mib)
   host_vcpus      = tonumber(local.host.vcpus)
+  required_groups = var.required_groups
 }
 
 data "external" "host" {

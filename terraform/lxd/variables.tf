@@ -21,6 +21,12 @@ variable "topology" {
   }
 }
 
+variable "required_groups" {
+  description = "Groups that the topology must have a node for; by default all that the pipeline needs. An empty list serves nodes that carry a part of it, such as a role's test."
+  type        = list(string)
+  default     = null
+}
+
 variable "subnet" {
   description = "IPv4 network of the lab in CIDR notation. By default a /24 of 10.64.0.0/10 that follows from the lab's name."
   type        = string

@@ -50,6 +50,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("venv", help="only the Python environment .venv")
     commands.add_parser("image", help="build the node image")
     commands.add_parser("artifacts", help="fetch what the nodes need")
+    nodes = commands.add_parser("nodes", help="only make nodes, in any mix of groups")
+    nodes.add_argument("--topology", required=True, help="a file in the form of terraform/topologies")
     commands.add_parser("status", help="nodes, services, rows")
     ssh = commands.add_parser("ssh", help="log in to a node")
     ssh.add_argument("node", help="for example kafka-1")
@@ -81,6 +83,8 @@ def main() -> int:  # noqa: C901 - one case for each command
                 pipeline.image(context)
             case "artifacts":
                 pipeline.artifacts(context)
+            case "nodes":
+                pipeline.nodes(context, options.topology)
             case "status":
                 return screen.status(context)
             case "ssh":

@@ -123,13 +123,20 @@ def artifacts(context: Context) -> None:
     )
 
 
-def apply(context: Context, topology: str) -> None:
+def nodes(context: Context, topology: str) -> None:
+    """Make nodes alone, in any mix of groups: what a role's test runs on."""
+    with context.locked():
+        machine.initialise_terraform(context)
+        apply(context, topology, "-var=required_groups=[]")
+
+
+def apply(context: Context, topology: str, *more: str) -> None:
     """Make the nodes, and write the SSH configuration for them."""
     topology_variable = str(Path(topology).resolve()) if Path(topology).is_file() else topology
     context.step(
         "make the nodes (terraform apply)",
         ["terraform", f"-chdir={context.terraform_root}", "apply", "-auto-approve", "-input=false", "-no-color",
-         f"-var=topology={topology_variable}", f"-var=client={machine.client()}"],
+         f"-var=topology={topology_variable}", f"-var=client={machine.client()}", *more],
         log="terraform",
         failed="The nodes could not be made (terraform apply).",
     )  # fmt: skip

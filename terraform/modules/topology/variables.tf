@@ -29,6 +29,7 @@ variable "host_memory_reserve_mib" {
 variable "required_groups" {
   description = "Groups that at least one node must be in."
   type        = list(string)
+  nullable    = false
   default = [
     "kafka", "postgres", "spark_master", "spark_worker", "flink_jobmanager", "flink_taskmanager", "producer", "submitter",
   ]
