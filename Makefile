@@ -1,9 +1,9 @@
 # The entry points. Each calls a step that also works by hand (README, "Step by step").
 #   LAB=name       which lab (default: lab); several may live side by side
 #   TARGET=lxd     where the nodes come from
-#   TOPOLOGY=small SOURCE=coinbase_rest|coinbase_ws|tape FEED=auto|coinbase|replay TAPE_FILE=file SPEED=1
+#   TOPOLOGY=small SUBNET=10.77.0.0/24 SOURCE=coinbase_rest|coinbase_ws|tape FEED=auto|coinbase|replay TAPE_FILE=file SPEED=1
 SHELL := /bin/bash
-export LAB TARGET TOPOLOGY SOURCE FEED TAPE_FILE SPEED
+export LAB TARGET TOPOLOGY SUBNET SOURCE FEED TAPE_FILE SPEED
 LAB_TOOL := python3 tools/lab
 VENV := .venv/bin
 
@@ -29,8 +29,10 @@ status: ## Nodes, services, row counts and newest prices
 ssh: ## A shell on a node: make ssh NODE=kafka-1
 	@$(LAB_TOOL) ssh "$(NODE)"
 
-psql: ## SQL in crypto_db: make psql, or make psql Q="SELECT ..."
-	@$(LAB_TOOL) psql $(if $(Q),"$(Q)")
+# By the environment: the shell would take quotes and dollars of the query for its own.
+psql: export Q := $(value Q)
+psql: ## SQL in crypto_db: make psql, or make psql Q='SELECT ...'
+	@$(LAB_TOOL) psql
 
 topics: ## Topics, partitions and newest offsets
 	@$(LAB_TOOL) topics

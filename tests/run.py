@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """`make test`: everything, in the order from cheap to dear, with a lab of its own that is taken down at the end.
 
-The lab has its own name (LAB, by default `test`), so that a user's lab is not touched; it is removed also after a
-failure or an interruption. Its input is a recording where one is found (TAPE_FILE, or ../shared/data beside the
-project), the replay's generated tape elsewhere.
+The lab has its own name (TEST_LAB, by default `test`), so that a user's lab is not touched; one of that name that was
+not made here stops the run. It is removed also after a failure or an interruption. Its input is a recording where one
+is found (TAPE_FILE, or ../shared/data beside the project), the replay's generated tape elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LAB = os.environ.get("LAB") or "test"
+LAB = os.environ.get("TEST_LAB") or "test"
+OURS = REPOSITORY / ".lab" / LAB / "made-by-make-test"
 PYTEST = str(REPOSITORY / ".venv" / "bin" / "pytest")
 PYTHON = str(REPOSITORY / ".venv" / "bin" / "python")
 SLOWEST_TASKS = 12
@@ -29,7 +30,13 @@ def run(name: str, command: list[str], **environment: str) -> bool:
     """Run one part, its output on the screen; remember how it went."""
     print(f"\n=== {name}: {' '.join(command)}", flush=True)
     began = time.monotonic()
-    code = subprocess.run(command, cwd=REPOSITORY, check=False, env={**os.environ, **environment}).returncode
+    process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **environment})
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        # It got the Ctrl-C too: let it put things in order before the lab is taken down.
+        process.wait()
+        raise
     outcomes.append((name, time.monotonic() - began, code == 0))
     return code == 0
 
@@ -53,6 +60,12 @@ def print_slowest_tasks() -> None:
 def lab_part() -> None:
     """Bring a lab up, run it a second time, test it, take it down."""
     lab = [PYTHON, "tools/lab", "--lab", LAB]
+    if OURS.with_name("ssh_config").exists() and not OURS.exists():
+        print(f"a lab named '{LAB}' is running that was not made by `make test`: TEST_LAB=name chooses another name")
+        outcomes.append(("lab", 0, False))
+        return
+    OURS.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    OURS.touch()
     try:
         if run("lab up", [*lab, "up", "--feed", "replay", "--tape", tape()]):
             print_slowest_tasks()

@@ -7,13 +7,16 @@
 
 locals {
   lab_name = coalesce(var.lab_name, terraform.workspace == "default" ? "lab" : terraform.workspace)
-  subnet   = coalesce(var.subnet, cidrsubnet("10.64.0.0/10", 14, parseint(substr(sha256(local.lab_name), 0, 6), 16) % 16384))
+  # What `make lab` was last asked for, so that an apply by hand keeps it.
+  chosen   = try(jsondecode(file("${local.lab_dir}/options.json")), {})
+  topology = coalesce(var.topology, try(local.chosen.topology, null), "small")
+  subnet   = coalesce(var.subnet, try(local.chosen.subnet, null), cidrsubnet("10.64.0.0/10", 14, parseint(substr(sha256(local.lab_name), 0, 6), 16) % 16384))
   bridge   = "${local.lab_name}-br"
   domain   = "${local.lab_name}.internal"
 
   topology_file = try(
-    file("${path.module}/../topologies/${var.topology}.yaml"),
-    file(pathexpand(var.topology)),
+    file("${path.module}/../topologies/${local.topology}.yaml"),
+    file(pathexpand(local.topology)),
   )
   scripts = abspath("${path.module}/scripts")
   lab_dir = abspath("${path.module}/../../.lab/${local.lab_name}")

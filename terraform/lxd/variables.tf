@@ -11,12 +11,12 @@ variable "lab_name" {
 }
 
 variable "topology" {
-  description = "Which topology to build: the name of a file in terraform/topologies without .yaml, or a path to a file of your own."
+  description = "Which topology to build: the name of a file in terraform/topologies without .yaml, or a path to a file of your own. By default what `make lab` was last asked for, else `small`."
   type        = string
-  default     = "small"
+  default     = null
 
   validation {
-    condition     = fileexists("${path.module}/../topologies/${var.topology}.yaml") || fileexists(pathexpand(var.topology))
+    condition     = var.topology == null ? true : fileexists("${path.module}/../topologies/${var.topology}.yaml") || fileexists(pathexpand(var.topology))
     error_message = "topology: neither a topology of that name in terraform/topologies nor a file. Known names: see `ls terraform/topologies`."
   }
 }
@@ -28,7 +28,7 @@ variable "required_groups" {
 }
 
 variable "subnet" {
-  description = "IPv4 network of the lab in CIDR notation. By default a /24 of 10.64.0.0/10 that follows from the lab's name."
+  description = "IPv4 network of the lab in CIDR notation. By default what `make lab` was last asked for, else a /24 of 10.64.0.0/10 that follows from the lab's name."
   type        = string
   default     = null
 

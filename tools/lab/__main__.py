@@ -37,6 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     # An option that is not given keeps what the lab was last brought up with.
     for option, text in (
         ("topology", "a file of terraform/topologies (small)"),
+        ("subnet", "the lab's IPv4 network, in CIDR notation (a /24 of 10.64.0.0/10 by the lab's name)"),
         ("source", "coinbase_rest, coinbase_ws or tape (coinbase_rest)"),
         ("feed", "coinbase, replay, or auto: the replay where Coinbase cannot be reached (auto)"),
         ("tape", "a recorded feed (NDJSON) for the source tape or the replay"),
@@ -57,7 +58,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     ssh.add_argument("node", help="for example kafka-1")
     ssh.add_argument("remote", nargs=argparse.REMAINDER, help="a command to run there")
     psql = commands.add_parser("psql", help="a psql session in crypto_db, or one query")
-    psql.add_argument("query", nargs="?", default="", help="SQL to run instead of a session")
+    psql.add_argument("query", nargs="?", default=os.environ.get("Q", ""), help="SQL to run instead of a session")
     commands.add_parser("topics", help="describe the topics and the newest offsets")
     commands.add_parser("audit", help="compare producer, topic and both tables, event by event")
     commands.add_parser("down", help="remove this lab's nodes; artifacts and image are kept")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import machine
 from context import REPOSITORY, Context, LabError
@@ -27,7 +27,7 @@ def down(context: Context) -> None:
         )  # fmt: skip
         context.ssh_config.unlink(missing_ok=True)
         # Ansible keeps connections open for a while; those to nodes that are gone would only hang.
-        for socket in (Path.home() / ".ansible" / "cp").glob("*"):
+        for socket in context.connections.glob("*"):
             subprocess.run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "-"], capture_output=True, check=False)
 
 
@@ -55,9 +55,18 @@ def clean(context: Context) -> None:
         if leftover.is_file():
             leftover.unlink()
     _remove_images()
-    shutil.rmtree(context.cache, ignore_errors=True)
+    _remove_cache(context)
     shutil.rmtree(REPOSITORY / ".lab", ignore_errors=True)
     print("  removed labs, images, artifacts and keys; programs that `make setup` installed are kept")
+
+
+def _remove_cache(context: Context) -> None:
+    # By name: $CSL_CACHE may be a folder that holds other things too.
+    for part in ("artifacts", "images", "terraform-providers"):
+        shutil.rmtree(context.cache / part, ignore_errors=True)
+    (context.cache / "terraformrc").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        context.cache.rmdir()
 
 
 def _remove_images() -> None:

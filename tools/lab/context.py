@@ -62,6 +62,11 @@ class Context:
         return self.lab_dir / "logs"
 
     @property
+    def connections(self) -> Path:
+        """Folder of the sockets of SSH connections that Ansible keeps open (their paths must be short)."""
+        return Path.home() / ".ansible" / "cp" / f"csl-{self.lab}"
+
+    @property
     def cache(self) -> Path:
         """What is kept between labs: artifacts, images, providers."""
         root = os.environ.get("CSL_CACHE")
@@ -85,6 +90,8 @@ class Context:
             "TF_INPUT": "0",
             "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
             "ANSIBLE_INVENTORY": str(REPOSITORY / "inventories" / self.target),
+            # Connections of this lab's own, so that `down` can close them and no others.
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.connections),
             **mitogen(),
         }
 
@@ -111,18 +118,13 @@ class Context:
         began = time.monotonic()
         with path.open("w") as output:
             process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=REPOSITORY,
+                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=REPOSITORY, text=True,
                 env={**self.environment, **(env or {})},
             )  # fmt: skip
-            try:
-                with progress(name, path):
-                    if process.wait() != 0:
-                        tail = "\n".join(f"    {line}" for line in explain(path.read_text(errors="replace")))
-                        raise LabError(f"{failed}\n{tail}\n  The whole log: {path}")
-            except KeyboardInterrupt:
-                # The terminal's Ctrl-C reached the step too: let it put things in order.
-                process.wait()
-                raise
+            with progress(name, path):
+                if wait(process) != 0:
+                    tail = "\n".join(f"    {line}" for line in explain(path.read_text(errors="replace")))
+                    raise LabError(f"{failed}\n{tail}\n  The whole log: {path}")
         self.timings_s[name] = time.monotonic() - began
         return path.read_text(errors="replace")
 
@@ -143,9 +145,22 @@ def mitogen() -> dict[str, str]:
     }
 
 
+def wait(process: subprocess.Popen[str]) -> int:
+    """Wait for a program; on Ctrl-C, which it got too, let it put things in order first. Returns its exit code."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
 def explain(log: str) -> list[str]:
-    """Return the lines of a log that say what failed: from the first error on, 30 at most, without colours."""
+    """Return the lines of a log that say what failed: from the first error on, 30 at most, without colours.
+
+    What Ansible tried again is no error yet.
+    """
     lines = re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines()
+    lines = [line for line in lines if not line.startswith("FAILED - RETRYING")]
     starts = [
         number for number, line in enumerate(lines) if re.match(r"\W*(Error:|\[ERROR\]|fatal:|FAILED|ERROR)", line)
     ]

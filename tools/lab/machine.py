@@ -9,13 +9,16 @@ import pwd
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
-from context import REPOSITORY, Context, LabError, need, progress
+from context import REPOSITORY, Context, LabError, need, progress, wait
 
-MIN_MEMORY_MIB = 4096
-MIN_DISK_GIB = 15
+# The topology `mini`, and what the host keeps for itself.
+MIN_MEMORY_MIB = 6144 + 1024
+# Measured: nodes of the topology `small`, artifacts (with those of an older commit), node image.
+NODES_GIB, ARTIFACTS_GIB, IMAGE_GIB = 9, 4, 1
 MIN_TERRAFORM = (1, 9)
 INOTIFY_INSTANCES = 1024
 LOCK_FILE = REPOSITORY / "requirements" / "controller.txt"
@@ -59,18 +62,33 @@ def check_resources(context: Context) -> None:
     """Refuse a machine that is far too small, before anything is installed."""
     meminfo = Path("/proc/meminfo").read_text()
     memory_mib = int(re.findall(r"MemTotal:\s+(\d+)", meminfo)[0]) // 1024
-    context.cache.mkdir(parents=True, exist_ok=True)
-    disk_gib = shutil.disk_usage(context.cache).free // 2**30
     problems = []
     if memory_mib < MIN_MEMORY_MIB:
         problems.append(f"{memory_mib} MiB of memory: the smallest topology needs {MIN_MEMORY_MIB} MiB")
-    if disk_gib < MIN_DISK_GIB:
-        problems.append(
-            f"{disk_gib} GiB free below {context.cache}: nodes, image and artifacts need {MIN_DISK_GIB} GiB "
-            "(CSL_CACHE=... puts the artifacts elsewhere)"
-        )
+    problems += disk_shortage(context)
     if problems:
         raise LabError("this machine is too small:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def disk_shortage(context: Context) -> list[str]:
+    """Name the file systems that lack space for what is not there yet; each once, with all it has to take."""
+    context.cache.mkdir(parents=True, exist_ok=True)
+    has_artifacts = (context.cache / "artifacts" / "bundles").is_dir()
+    has_nodes = context.ssh_config.is_file()
+    wanted: dict[int, tuple[list[Path], int]] = {}
+    for place, gib in (
+        (context.cache, 0 if has_artifacts else ARTIFACTS_GIB),
+        # Where LXD and Incus keep image and nodes.
+        (Path("/var/lib"), 0 if has_nodes else IMAGE_GIB + NODES_GIB),
+    ):
+        places, sum_gib = wanted.get(place.stat().st_dev, ([], 0))
+        wanted[place.stat().st_dev] = ([*places, place], sum_gib + gib)
+    return [
+        f"{shutil.disk_usage(places[0]).free // 2**30} GiB free below {' and '.join(map(str, places))}: this lab needs "
+        f"{gib} GiB more there (CSL_CACHE=... puts the artifacts elsewhere)"
+        for places, gib in wanted.values()
+        if shutil.disk_usage(places[0]).free < gib * 2**30
+    ]
 
 
 def as_root(command: list[str]) -> list[str]:
@@ -84,25 +102,29 @@ def as_root(command: list[str]) -> list[str]:
 
 def run(name: str, command: list[str], remedy: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
     """Run a step of the set-up with its output kept for the error message."""
-    with progress(name):
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})}, cwd=cwd,
-            stdin=None if command[0] == "sudo" else subprocess.DEVNULL,
+    if command[0] == "sudo":
+        # Asks for the password before the line with the elapsed time would hide the question.
+        subprocess.run(["sudo", "-v"], check=False)
+    with progress(name), tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=cwd,
+            env={**os.environ, **(env or {})},
         )  # fmt: skip
-        if done.returncode != 0:
-            tail = "\n".join(f"    {line}" for line in (done.stdout + done.stderr).strip().splitlines()[-15:])
+        if wait(process) != 0:
+            output.seek(0)
+            tail = "\n".join(f"    {line}" for line in output.read().strip().splitlines()[-15:])
             raise LabError(f"{name}: `{' '.join(command)}` failed:\n{tail}\n  {remedy}")
 
 
 def apt_install(packages: list[str]) -> None:
     """Install Debian packages."""
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    run("read the package lists", as_root(["apt-get", "update", "-q"]), "check the network and /etc/apt", quiet)
+    # As a program of its own, since sudo does not hand the variable on.
+    apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
+    run("read the package lists", as_root([*apt, "update", "-q"]), "check the network and /etc/apt")
     run(
         f"install {', '.join(packages)}",
-        as_root(["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]),
+        as_root([*apt, "install", "-y", "-q", "--no-install-recommends", *packages]),
         "install them by hand and run this again",
-        quiet,
     )
 
 
@@ -215,6 +237,16 @@ def _wait_for_answer(timeout_s: float = 60) -> None:
             time.sleep(0.5)
 
 
+def start_stopped_nodes(context: Context) -> None:
+    """Start those of the lab's nodes that somebody has stopped: Terraform only knows that they are there."""
+    shown = subprocess.run(
+        [client(), "list", f"user.csl.owner={context.lab_dir}", "status=stopped", "--format=csv", "--columns=n"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    for name in shown.stdout.split():
+        run(f"start the stopped node {name}", [client(), "start", name], f"see `{client()} info {name} --show-log`")
+
+
 def raise_inotify_limit() -> None:
     """Give the nodes' systemd instances, which share one user on the host, enough inotify instances."""
     setting = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -253,9 +285,14 @@ def install_terraform() -> None:
         remedy,
     )
     source = f"deb [signed-by={keyring}] https://apt.releases.hashicorp.com {codename} main\n"
-    subprocess.run(as_root(["tee", "/etc/apt/sources.list.d/hashicorp.list"]), input=source, text=True, check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
-    apt_install(["terraform"])
+    source_list = "/etc/apt/sources.list.d/hashicorp.list"
+    subprocess.run(as_root(["tee", source_list]), input=source, text=True, check=True, stdout=subprocess.DEVNULL)
+    try:
+        apt_install(["terraform"])
+    except LabError as error:
+        # Left there, it would fail every later `apt-get update` of this machine.
+        subprocess.run(as_root(["rm", "-f", source_list]), check=False)
+        raise LabError(f"{error}\n  {remedy}") from error
 
 
 def make_virtual_environment() -> None:
@@ -266,8 +303,9 @@ def make_virtual_environment() -> None:
     if stamp.is_file() and stamp.read_text() == wanted:
         return
     remedy = "check the network (pip's own settings name mirrors), and Python: the lab needs 3.11 or newer"
-    if not (venv / "bin" / "python").exists():
-        run("make the Python environment .venv", ["python3", "-m", "venv", str(venv)], remedy)
+    # Its pip is made last: without one, an earlier run was interrupted.
+    if not (venv / "bin" / "pip").exists():
+        run("make the Python environment .venv", ["python3", "-m", "venv", "--clear", str(venv)], remedy)
     run(
         "install the locked Python packages",
         [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes",
@@ -279,7 +317,7 @@ def make_virtual_environment() -> None:
 
 def find_provider_mirror(places: list[Path]) -> Path | None:
     """Return the first folder that holds a registry.terraform.io tree with the provider."""
-    return next((place for place in places if (place / PROVIDER).is_dir()), None)
+    return next((place for place in places if list((place / PROVIDER).rglob("terraform-provider-external*"))), None)
 
 
 def _places(context: Context) -> list[Path]:
@@ -305,7 +343,8 @@ def initialise_terraform(context: Context) -> None:
         done = subprocess.run(init, capture_output=True, text=True, check=False, env=env)
         reached = done.returncode == 0
         if not reached:
-            print("         the Terraform registry cannot be reached from here", flush=True)
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            print("         not possible here" + "".join(f"\n           {line}" for line in said[-4:]), flush=True)
     if not reached:
         mirror = find_provider_mirror(_places(context)) or _build_provider(context)
         print(f"         using the provider mirror {mirror}", flush=True)
@@ -316,7 +355,8 @@ def initialise_terraform(context: Context) -> None:
             '  direct {\n    exclude = ["hashicorp/external"]\n  }\n}\n'
         )
         run(
-            "initialise Terraform from the mirror", init, "see terraform/providers/README.md",
+            "initialise Terraform from the mirror", init,
+            "set CSL_TERRAFORM_MIRROR to another folder that holds a registry.terraform.io tree",
             {"TF_CLI_CONFIG_FILE": str(settings)},
         )  # fmt: skip
     stamp.write_text(wanted)
@@ -331,12 +371,14 @@ def _build_provider(context: Context) -> Path:
         mirror / PROVIDER / PROVIDER_VERSION / f"linux_{machine}" / f"terraform-provider-external_v{PROVIDER_VERSION}"
     )
     target.parent.mkdir(parents=True, exist_ok=True)
+    partial = context.cache / "terraform-provider.partial"
     run(
         "build Terraform's provider from its pinned sources",
-        ["go", "build", "-mod=mod", "-trimpath", "-o", str(target),
+        ["go", "build", "-mod=mod", "-trimpath", "-o", str(partial),
          "github.com/terraform-providers/terraform-provider-external"],
         "set CSL_TERRAFORM_MIRROR to a folder that holds a registry.terraform.io tree",
         {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
         REPOSITORY / "terraform" / "providers" / "external",
     )  # fmt: skip
+    partial.rename(target)
     return mirror

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ FRESH_S = 60
 
 
 # What `make lab` builds when nothing is said.
-DEFAULTS = {"topology": "small", "source": "coinbase_rest", "feed": "auto", "tape": "", "speed": "1"}
+DEFAULTS = {"topology": "small", "subnet": "", "source": "coinbase_rest", "feed": "auto", "tape": "", "speed": "1"}
 
 
 def complete_options(context: Context, options: argparse.Namespace) -> None:
@@ -30,15 +32,20 @@ def complete_options(context: Context, options: argparse.Namespace) -> None:
     for name, default in DEFAULTS.items():
         if getattr(options, name) is None:
             setattr(options, name, kept.get(name, default))
+    # They are remembered, and read from another folder than this one.
+    if Path(options.topology).is_file():
+        options.topology = str(Path(options.topology).resolve())
+    if options.tape:
+        options.tape = str(Path(options.tape).resolve())
 
 
 def remember_options(context: Context, options: argparse.Namespace) -> None:
-    """Keep the options for the next `make lab`, and as variables for an `ansible-playbook site.yml` by hand."""
+    """Keep the options for the next `make lab`, and for `terraform apply` and `ansible-playbook site.yml` by hand."""
     (context.lab_dir / "options.json").write_text(json.dumps({name: getattr(options, name) for name in DEFAULTS}))
     variables = {
         "lab_source": options.source,
         "lab_feed": options.feed,
-        "lab_tape": str(Path(options.tape).resolve()) if options.tape else "",
+        "lab_tape": options.tape,
         "lab_speed": float(options.speed),
     }
     (context.lab_dir / "variables.json").write_text(json.dumps(variables, indent=1) + "\n")
@@ -50,6 +57,8 @@ def check_options(options: argparse.Namespace) -> None:
     topologies = sorted(path.stem for path in (REPOSITORY / "terraform" / "topologies").glob("*.yaml"))
     if options.topology not in topologies and not Path(options.topology).is_file():
         problems.append(f"TOPOLOGY={options.topology}: known are {', '.join(topologies)}, or give a file")
+    if options.subnet and not valid_network(options.subnet):
+        problems.append(f"SUBNET={options.subnet}: give an IPv4 network in CIDR notation, e.g. 10.77.0.0/24")
     if options.source not in SOURCES:
         problems.append(f"SOURCE={options.source}: known are {', '.join(SOURCES)}")
     if options.feed not in FEEDS:
@@ -68,6 +77,15 @@ def check_options(options: argparse.Namespace) -> None:
         raise LabError("this lab cannot be built as asked:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
+def valid_network(text: str) -> bool:
+    """Tell whether a text is an IPv4 network in CIDR notation."""
+    try:
+        ipaddress.IPv4Network(text)
+    except ValueError:
+        return False
+    return "/" in text
+
+
 def up(context: Context, options: argparse.Namespace) -> None:
     """Bring the lab up, or to what the options ask; then show it."""
     began = time.monotonic()
@@ -78,9 +96,9 @@ def up(context: Context, options: argparse.Namespace) -> None:
         machine.setup(context)
         if not image_is_there():
             image(context)
-        apply(context, options.topology)
+        apply(context, f"-var=topology={options.topology}", *([f"-var=subnet={options.subnet}"] * bool(options.subnet)))
         remember_options(context, options)
-        recap = configure(context)
+        recap = configure(context, options)
         newest = wait_for_rows(context)
     elapsed = time.monotonic() - began
     screen.status(context, newest)
@@ -127,19 +145,19 @@ def nodes(context: Context, topology: str) -> None:
     """Make nodes alone, in any mix of groups: what a role's test runs on."""
     with context.locked():
         machine.initialise_terraform(context)
-        apply(context, topology, "-var=required_groups=[]")
+        apply(context, f"-var=topology={Path(topology).resolve()}", "-var=required_groups=[]")
 
 
-def apply(context: Context, topology: str, *more: str) -> None:
+def apply(context: Context, *variables: str) -> None:
     """Make the nodes, and write the SSH configuration for them."""
-    topology_variable = str(Path(topology).resolve()) if Path(topology).is_file() else topology
     context.step(
         "make the nodes (terraform apply)",
         ["terraform", f"-chdir={context.terraform_root}", "apply", "-auto-approve", "-input=false", "-no-color",
-         f"-var=topology={topology_variable}", f"-var=client={machine.client()}", *more],
+         f"-var=client={machine.client()}", *variables],
         log="terraform",
         failed="The nodes could not be made (terraform apply).",
     )  # fmt: skip
+    machine.start_stopped_nodes(context)
     shown = subprocess.run(
         ["terraform", f"-chdir={context.terraform_root}", "output", "-raw", "ssh_config"],
         capture_output=True, text=True, check=True, env=context.environment,
@@ -147,8 +165,8 @@ def apply(context: Context, topology: str, *more: str) -> None:
     context.ssh_config.write_text(shown)
 
 
-def configure(context: Context) -> int:
-    """Run site.yml; returns how many things it changed."""
+def configure(context: Context, options: argparse.Namespace) -> int:
+    """Run site.yml and say where its prices come from; returns how many things it changed."""
     output = context.step(
         "install and start the services (ansible-playbook site.yml)",
         ["ansible-playbook", str(REPOSITORY / "site.yml")],
@@ -156,6 +174,13 @@ def configure(context: Context) -> int:
         failed="The services could not be set up (ansible-playbook site.yml).",
         env={"ANSIBLE_NOCOLOR": "1"},
     )
+    said = re.search(r"Prices come from [^'\"\n]+", output)
+    if said:
+        print(f"         {said[0]}", flush=True)
+        if options.feed == "auto":
+            # A running lab keeps its feed, whatever a later try says; FEED=auto tries again.
+            options.feed = "replay" if "replay" in said[0] else "coinbase"
+            remember_options(context, options)
     return changed(output)
 
 

@@ -2,7 +2,8 @@
 """Tell Terraform what exists on this machine (the program of `data.external.host`).
 
 Reads a JSON object of strings (client, lab, owner, bridge, subnet, lab_dir) on standard input, and writes one:
-memory_mib, vcpus, image, artifacts, new_generation, generations (JSON: thing => label) and violations (JSON: sentences).
+memory_mib, vcpus, image, artifacts (a folder), new_generation, generations (JSON: thing => label) and violations (JSON:
+sentences).
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def subnet_conflicts(subnet: str, bridge: str, routes: list[dict[str, Any]]) -> 
         if wanted.overlaps(ipaddress.ip_network(destination, strict=False)):
             device = route.get("dev", "?")
             conflicts.append(
-                f"subnet {subnet} overlaps with the route to {destination} by {device}: choose another subnet"
+                f"subnet {subnet} overlaps with the route to {destination} by {device}: choose another one, "
+                "e.g. make lab SUBNET=10.77.0.0/24"
             )
     return conflicts
 

@@ -194,9 +194,12 @@ def node_up(client: Client, spec: Spec) -> None:
             "config", "device", "add", name, "state", "disk",
             f"pool={spec['pool']}", f"source={spec['volume']}", f"path={STATE_PATH}",
         )  # fmt: skip
-        Path(os.environ["ARTIFACTS"]).mkdir(parents=True, exist_ok=True)
+        artifacts = Path(os.environ["ARTIFACTS"])
+        artifacts.mkdir(parents=True, exist_ok=True)
+        # The node's root is nobody here.
+        artifacts.chmod(0o755)
         client.run(
-            "config", "device", "add", name, "artifacts", "disk", f"source={os.environ['ARTIFACTS']}",
+            "config", "device", "add", name, "artifacts", "disk", f"source={artifacts}",
             f"path={ARTIFACTS_PATH}", "readonly=true", "required=false",
         )  # fmt: skip
     if client.get(f"/1.0/instances/{name}/state")["status"] != "Running":

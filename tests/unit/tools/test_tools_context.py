@@ -117,7 +117,7 @@ def test_failed_step_says_what_where_and_why(lab: Context, capsys: pytest.Captur
         "│ Error: Resource precondition failed",
         "[ERROR]: Task failed: Module failed",
         "fatal: [kafka-1]: FAILED! => changed=false",
-        "FAILED - RETRYING",
+        "FAILED! => changed=false",
         "\x1b[31m╷\x1b[0m\x1b[31mError: \x1b[0mcoloured",
     ],
 )
@@ -127,6 +127,12 @@ def test_explain_begins_with_the_first_error(line: str) -> None:
     assert len(shown) == 3
     assert "\x1b" not in shown[0]
     assert shown[1] == "because of this"
+
+
+def test_what_is_tried_again_is_no_error() -> None:
+    tries = [f"FAILED - RETRYING: [kafka-1]: Wait for the port ({left} retries left)." for left in range(40, 0, -1)]
+    shown = explain("\n".join([*tries, "ok: [kafka-1]", "fatal: [kafka-1]: FAILED! => the real cause"]))
+    assert shown == ["fatal: [kafka-1]: FAILED! => the real cause"]
 
 
 def test_explain_shows_the_end_where_no_error_is_marked() -> None:

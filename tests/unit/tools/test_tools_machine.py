@@ -42,7 +42,7 @@ def test_systems_without_apt_are_refused(os_release: str, name: str) -> None:
 
 def test_small_machine_is_told_everything_at_once(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "MIN_MEMORY_MIB", 10**9)
-    monkeypatch.setattr(machine, "MIN_DISK_GIB", 10**9)
+    monkeypatch.setattr(machine, "ARTIFACTS_GIB", 10**9)
     with pytest.raises(LabError) as caught:
         machine.check_resources(lab)
     text = str(caught.value)
@@ -54,9 +54,20 @@ def test_small_machine_is_told_everything_at_once(lab: Context, monkeypatch: pyt
 
 def test_large_machine_passes(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "MIN_MEMORY_MIB", 1)
-    monkeypatch.setattr(machine, "MIN_DISK_GIB", 0)
+    for part in ("ARTIFACTS_GIB", "IMAGE_GIB", "NODES_GIB"):
+        monkeypatch.setattr(machine, part, 0)
     machine.check_resources(lab)
     assert lab.cache.is_dir()
+
+
+def test_space_is_asked_for_what_is_not_there_yet(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("ARTIFACTS_GIB", "IMAGE_GIB", "NODES_GIB"):
+        monkeypatch.setattr(machine, part, 10**9)
+    assert machine.disk_shortage(lab)
+    (lab.cache / "artifacts" / "bundles").mkdir(parents=True)
+    lab.lab_dir.mkdir(parents=True, exist_ok=True)
+    lab.ssh_config.touch()
+    assert machine.disk_shortage(lab) == []
 
 
 @pytest.mark.parametrize(
@@ -80,9 +91,11 @@ def test_terraform_versions_are_compared_as_numbers() -> None:
 
 def test_provider_mirror_is_the_first_that_has_the_provider(tmp_path: Path) -> None:
     places = [tmp_path / name for name in ("missing", "empty", "first", "second")]
-    places[1].mkdir()
+    for place in places[1:]:
+        (place / "registry.terraform.io" / "hashicorp" / "external" / "1.2.0").mkdir(parents=True)
+    # A build that failed leaves folders behind.
     for place in places[2:]:
-        (place / "registry.terraform.io" / "hashicorp" / "external").mkdir(parents=True)
+        (place / "registry.terraform.io/hashicorp/external/1.2.0/terraform-provider-external_v1.2.0").touch()
     assert machine.find_provider_mirror(places) == tmp_path / "first"
     assert machine.find_provider_mirror(places[:2]) is None
     assert machine.find_provider_mirror([]) is None

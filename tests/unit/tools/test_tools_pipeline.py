@@ -60,6 +60,8 @@ def test_tape_with_its_file(tmp_path: Path) -> None:
     ("changes", "text"),
     [
         ({"topology": "enormous"}, "TOPOLOGY=enormous: known are mini, small"),
+        ({"subnet": "10.77.0.1/24"}, "SUBNET=10.77.0.1/24: give an IPv4 network in CIDR notation"),
+        ({"subnet": "10.77.0.0"}, "SUBNET=10.77.0.0: give an IPv4 network in CIDR notation"),
         ({"source": "binance"}, "SOURCE=binance: known are coinbase_rest, coinbase_ws, tape"),
         ({"feed": "radio"}, "FEED=radio: known are auto, coinbase, replay"),
         ({"tape": "/nowhere/tape"}, "TAPE_FILE=/nowhere/tape: there is no such file"),
@@ -114,7 +116,9 @@ def test_ansible_gets_the_options_with_their_types(
 ) -> None:
     lab.lab_dir.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    pipeline.remember_options(lab, options(source="tape", tape="tape.ndjson", speed="2"))
+    chosen = options(source="tape", tape="tape.ndjson", speed="2")
+    pipeline.complete_options(lab, chosen)
+    pipeline.remember_options(lab, chosen)
     assert json.loads((lab.lab_dir / "variables.json").read_text()) == {
         "lab_source": "tape", "lab_feed": "auto", "lab_tape": str(tmp_path / "tape.ndjson"), "lab_speed": 2.0,
     }  # fmt: skip
