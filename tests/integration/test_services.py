@@ -28,15 +28,16 @@ def test_first_row_of_an_event_wins(clean_database: psycopg2.extensions.connecti
     )
     insert = (
         "INSERT INTO crypto_prices_flink VALUES ('BTC-USD', %s, 'test', 1, %s, 1, 0, 0) "
-        "ON CONFLICT (event_id) DO UPDATE SET price = EXCLUDED.price"
+        "ON CONFLICT (event_id) DO NOTHING"
     )
     event_id = "5f0c8a0e-3c3f-5f0e-9d7b-6d1f0b6f3a11"
     with writer, writer.cursor() as cursor:
         cursor.execute(insert, (1.0, event_id))
     with writer, writer.cursor() as cursor:
         cursor.execute(insert, (2.0, event_id))
-    with pytest.raises(psycopg2.errors.InsufficientPrivilege), writer, writer.cursor() as cursor:
-        cursor.execute("DELETE FROM crypto_prices_flink")
+    for forbidden in ("DELETE FROM crypto_prices_flink", "UPDATE crypto_prices_flink SET price = 2"):
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege), writer, writer.cursor() as cursor:
+            cursor.execute(forbidden)
     writer.close()
     with clean_database.cursor() as cursor:
         cursor.execute("SELECT price FROM crypto_prices_flink")

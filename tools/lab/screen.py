@@ -287,7 +287,8 @@ def render_audit(report: dict[str, Any]) -> str:
             f"{found['rejected']} rejects ({found['rejects_missing']} missing)"
         )
     lines.append(
-        f"  candles           {report['candles']['compared']} compared, {report['candles']['different']} different"
+        f"  candles           {report['candles']['compared']} compared, {report['candles']['different']} different, "
+        f"{report['candles']['missing']} missing"
     )
     good = report["ok"] and report["producer_agrees"]
     lines.append("  producer = topic = rows in both tables" if good else "  NOT EQUAL")

@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY / "apps" / "compare" / "src"))
 
-from compare.audit import Topic, candles, compare_candles, compare_engine  # noqa: E402 - found on the path set above
+from compare.audit import Topic, candles, closed_windows, compare_candles, compare_engine  # noqa: E402 - found on the path set above
 from compare.event import Event, classify  # noqa: E402 - found on the path set above
 
 FIXTURE = json.loads((REPOSITORY / "tests" / "fixtures" / "events.json").read_text())
@@ -87,7 +87,22 @@ def test_candles_of_one_engine_only_are_not_different_yet() -> None:
         "spark": {("BTC-USD", 0): one, ("BTC-USD", 60_000): one},
         "flink": {("BTC-USD", 0): other, ("BTC-USD", 120_000): one},
     }
-    assert compare_candles(tables, {("BTC-USD", 0): other}) == {"compared": 1, "different": 1, "unlike_topic": 1}
+    assert compare_candles(tables, {("BTC-USD", 0): other}, set()) == {
+        "compared": 1, "different": 1, "missing": 0, "unlike_topic": 1,
+    }  # fmt: skip
+
+
+def test_a_closed_window_that_an_engine_lacks_is_missing() -> None:
+    one = (1.0, 2.0, 0.5, 1.5, 3)
+    found = Topic({0: 10_000})
+    for number, timestamp_ms in enumerate((0, 60_000, 300_000)):
+        found.add(0, number, Event(str(number), "BTC-USD", 1.0, timestamp_ms))
+    closed = closed_windows(found, candles(found, 60), 240)
+    assert closed == {("BTC-USD", 0), ("BTC-USD", 60_000)}
+    tables = {"spark": {("BTC-USD", 0): one, ("BTC-USD", 60_000): one}, "flink": {("BTC-USD", 0): one}}
+    assert compare_candles(tables, {}, closed)["missing"] == 1
+    # The last one is still open.
+    assert compare_candles({**tables, "flink": tables["spark"]}, {}, closed)["missing"] == 0
 
 
 def test_python_leniency_is_not_the_contracts() -> None:
@@ -97,3 +112,19 @@ def test_python_leniency_is_not_the_contracts() -> None:
     assert classify(good.encode(), SYMBOLS, 65536) == Event(event["event_id"], "BTC-USD", 1.5, 1783465020000)
     assert classify(good.replace("1.5", "NaN").encode(), SYMBOLS, 65536) == "not_json"
     assert classify(("[" * 50_000).encode(), SYMBOLS, 65536) == "not_json"
+
+
+@pytest.mark.parametrize(("depth", "reason"), [(499, None), (500, "not_json")])
+def test_nesting_has_a_limit(depth: int, reason: str | None) -> None:
+    event = {"event_id": "5f0c8a0e-3c3f-5f0e-9d7b-6d1f0b6f3a11", "symbol": "BTC-USD", "user": '[[" }{',
+             "timestamp": 1783465020000, "produced_at": 1, "price": 1.5}  # fmt: skip
+    text = json.dumps(event)[:-1] + ', "x": ' + "[" * depth + "]" * depth + "}"
+    found = classify(text.encode(), SYMBOLS, 65536)
+    assert (found if isinstance(found, str) else None) == reason
+
+
+def test_number_of_thousands_of_digits_is_no_timestamp() -> None:
+    event = {"event_id": "5f0c8a0e-3c3f-5f0e-9d7b-6d1f0b6f3a11", "symbol": "BTC-USD", "user": "x",
+             "timestamp": 7, "produced_at": 1, "price": 1.5}  # fmt: skip
+    text = json.dumps(event).replace('"timestamp": 7', '"timestamp": ' + "7" * 5000)
+    assert classify(text.encode(), SYMBOLS, 65536) == "wrong_type:timestamp"

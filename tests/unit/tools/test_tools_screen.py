@@ -199,7 +199,7 @@ REPORT: dict[str, Any] = {
         engine: {"rows": 100, "missing": 0, "unexpected": 0, "duplicates": 0, "rejected": 1, "rejects_missing": 0}
         for engine in ("spark", "flink")
     },
-    "candles": {"compared": 5, "different": 0},
+    "candles": {"compared": 5, "different": 0, "missing": 0},
 }  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def test_audit_that_agrees() -> None:
     text = screen.render_audit(REPORT)
     assert "100 events acknowledged, 0 dropped" in text
     assert "100 events, 2 duplicates, 1 malformed" in text
-    assert text.count("0 missing") == 4
+    assert text.count("0 missing") == 5
     assert text.endswith("producer = topic = rows in both tables")
     assert "NOT EQUAL" not in text
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 FIRST_TIMESTAMP_MS = 946_684_800_000
 END_TIMESTAMP_MS = 4_102_444_800_000
+MAX_NESTING = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ def _document(value: bytes | None, max_event_bytes: int) -> dict[str, Any]:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
         raise _RejectedError("not_utf8") from None
+    if _nesting(text) > MAX_NESTING:
+        raise _RejectedError("not_json")
     try:
         document = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -84,6 +87,15 @@ def _document(value: bytes | None, max_event_bytes: int) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _RejectedError("not_object")
     return document
+
+
+def _nesting(text: str) -> int:
+    """Return how deep objects and arrays lie in each other, 1 for a plain object; of text that may be no JSON at all."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[{\]}]", re.sub(r'"(?:[^"\\]|\\.)*+"', "", text, flags=re.DOTALL)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _typed(document: dict[str, Any], field: str, kind: type[str]) -> str:
@@ -101,6 +113,7 @@ def _text(document: dict[str, Any], field: str) -> str:
 
 def _integer(document: dict[str, Any], field: str) -> int:
     text = _typed(document, field, _Number)
-    if not re.fullmatch(r"-?[0-9]+", text) or not -(2**63) <= int(text) < 2**63:
+    # Python refuses to read numbers of thousands of digits; 64 bits have 19.
+    if not re.fullmatch(r"-?[0-9]{1,19}", text) or not -(2**63) <= int(text) < 2**63:
         raise _RejectedError(f"wrong_type:{field}")
     return int(text)

@@ -38,12 +38,13 @@ CANDLE_COLUMNS: Final = ("symbol", "window_start", "open", "high", "low", "close
 
 ENGINE: Final = "spark"
 
-# Stricter than Spark's defaults, which take single quotes and NaN for JSON. Lengths: whatever fits into a message.
+# Stricter than Spark's defaults, which take single quotes and NaN for JSON. Lengths: whatever fits into a message; depth: the contract's.
 _JSON_OPTIONS: Final = {
     "mode": "PERMISSIVE",
     "allowSingleQuotes": "false",
     "allowNonNumericNumbers": "false",
     "maxNumLen": "1048576",
+    "maxNestingDepth": "500",
     "columnNameOfCorruptRecord": "malformed",
 }
 _EVENT_SCHEMA: Final = (

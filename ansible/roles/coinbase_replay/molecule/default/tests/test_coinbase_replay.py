@@ -25,5 +25,7 @@ def test_unknown_product_gets_coinbases_error(host: Host) -> None:
 def test_unit_comes_back_after_a_kill(host: Host) -> None:
     with host.sudo():
         host.run_expect([0], "systemctl kill --signal=KILL coinbase-replay")
-        host.run_expect([0], f"for i in $(seq 40); do curl -sf {URL}/v2/prices/BTC-USD/spot && exit 0; sleep 0.5; done; exit 1")
+        host.run_expect(
+            [0], f"for i in $(seq 40); do curl -sf {URL}/v2/prices/BTC-USD/spot && exit 0; sleep 0.5; done; exit 1"
+        )
     assert host.process.get(user="coinbase-replay")

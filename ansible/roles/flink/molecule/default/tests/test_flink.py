@@ -6,18 +6,24 @@ import json
 
 from testinfra.host import Host
 
-FLINK = "/opt/flink/current/python/pyflink"
-QUERY = """SET 'execution.runtime-mode' = 'batch';
-SET 'sql-client.execution.result-mode' = 'tableau';
-SELECT word, COUNT(*) AS times FROM (VALUES ('tick'), ('tock'), ('tick')) AS words(word) GROUP BY word;
+JOB = """
+from pyflink.common import Configuration
+from pyflink.table import EnvironmentSettings, TableEnvironment
+
+settings = Configuration()
+for key, value in {"execution.target": "remote", "rest.address": "flink-1", "rest.port": "8081"}.items():
+    settings.set_string(key, value)
+table = TableEnvironment.create(EnvironmentSettings.new_instance().in_batch_mode().with_configuration(settings).build())
+words = "(VALUES ('tick'), ('tock'), ('tick')) AS words(word)"
+table.execute_sql(f"SELECT word, COUNT(*) AS times FROM {words} GROUP BY word").print()
 """
+ENVIRONMENT = "FLINK_HOME=/opt/flink/current/python/pyflink PYTHONPATH=/opt/flink-job/current/python"
 
 
 def test_a_job_runs_on_the_cluster(host: Host) -> None:
-    client = f"java -cp '{FLINK}/lib/*:{FLINK}/opt/*' org.apache.flink.table.client.SqlClient embedded -f /tmp/query.sql"
     with host.sudo("flink"):
-        host.run_expect([0], f"cat > /tmp/query.sql <<'EOF'\n{QUERY}EOF")
-        done = host.run(f"cd /var/lib/flink && FLINK_CONF_DIR=/etc/flink {client}")
+        host.run_expect([0], f"cat > /tmp/words.py <<'EOF'\n{JOB}EOF")
+        done = host.run(f"cd /var/lib/flink && {ENVIRONMENT} python3 /tmp/words.py")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "|" in line]
     assert ["tick", "2"] in rows, done.stdout[-2000:] + done.stderr[-2000:]
     jobs = json.loads(host.check_output("curl -s http://flink-1:8081/jobs/overview"))["jobs"]

@@ -12,7 +12,9 @@ def test_a_message_comes_back(host: Host) -> None:
     server = "--bootstrap-server localhost:9092"
     assert host.run(f"kafka-topics {server} --create --topic {topic} --partitions 3").rc == 0
     assert host.run(f"echo {value} | kafka-console-producer {server} --topic {topic}").rc == 0
-    got = host.run(f"kafka-console-consumer {server} --topic {topic} --from-beginning --max-messages 1 --timeout-ms 30000")
+    got = host.run(
+        f"kafka-console-consumer {server} --topic {topic} --from-beginning --max-messages 1 --timeout-ms 30000"
+    )
     assert got.stdout.strip() == value
 
 

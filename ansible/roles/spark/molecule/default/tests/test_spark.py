@@ -12,7 +12,7 @@ SPARK = "/opt/spark/current/python/pyspark"
 def test_a_job_runs_on_the_cluster(host: Host) -> None:
     with host.sudo("spark"):
         done = host.run(
-            f"cd /var/lib/spark && PYSPARK_PYTHON=python3 PYTHONPATH=/opt/spark/current/python {SPARK}/bin/spark-submit "
+            f"cd /var/lib/spark && PYTHONPATH=/opt/spark/current/python {SPARK}/bin/spark-submit "
             f"--master spark://spark-1:7077 --conf spark.cores.max=2 --executor-memory 512m --driver-memory 512m "
             f"{SPARK}/examples/src/main/python/pi.py 2"
         )
