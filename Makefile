@@ -9,7 +9,7 @@ VENV := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab image artifacts status ssh psql topics audit down clean check format test test-unit \
-        test-integration test-terraform test-lab checksums lock docs require-python
+        test-integration test-terraform test-lab molecule checksums lock docs require-python
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ test-integration: ## The apps against a real Kafka, PostgreSQL, Spark and Flink
 
 test-terraform: ## terraform test, fmt, validate
 	@$(VENV)/pytest -q tests/terraform
+
+molecule: ## The roles' molecule scenarios: make molecule ROLE=kafka, or ROLE=kafka/cluster, or all
+	@$(VENV)/python tests/molecule.py $(ROLE)
 
 test-lab: ## testinfra against the running lab
 	@$(VENV)/pytest -q tests/lab

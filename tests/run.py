@@ -83,6 +83,7 @@ PARTS: dict[str, Callable[[], object]] = {
     "check": lambda: run("check", ["tests/check"]),
     "terraform": lambda: run("terraform tests", [PYTEST, "-q", "-W", "ignore", "tests/terraform"]),
     "integration": lambda: run("integration tests", [PYTHON, "tests/integration/run.py"]),
+    "molecule": lambda: run("molecule", [PYTHON, "tests/molecule.py"]),
     "lab": lab_part,
 }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
-from live_lab import Lab
+from live_lab import REPOSITORY, Lab
 
 # group, unit, user, port on the lab's network (None: none to check)
 SERVICES = [
@@ -34,6 +35,14 @@ def test_unit_runs_at_boot_under_its_user(lab: Lab, group: str, unit: str, user:
         assert host.check_output(f"ps -o user:32= -p {settings['MainPID']}").strip() == user
         if port:
             assert host.run(f"timeout 3 bash -c '</dev/tcp/{node}/{port}'").rc == 0, f"{node}:{port} does not answer"
+
+
+def test_every_role_says_that_it_is_healthy(lab: Lab) -> None:
+    done = subprocess.run(
+        ["ansible-playbook", "ansible/playbooks/verify.yml"],
+        cwd=REPOSITORY, env=lab.context.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def test_nothing_of_ours_listens_beyond_the_lab(lab: Lab) -> None:
