@@ -37,7 +37,7 @@ class Tape:
 
 
 def load_tape(path: Path) -> Tape:
-    """Read the `match` and `last_match` messages of a recording; other feed messages are passed over.
+    """Read the `match` messages of a recording; other feed messages are passed over.
 
     Raises TapeError.
     """

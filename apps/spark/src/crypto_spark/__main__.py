@@ -27,7 +27,7 @@ Reads crypto prices from Kafka with Spark Structured Streaming and writes them, 
 messages to PostgreSQL.
 
 exit codes:
-  0  stopped by SIGTERM or SIGINT
+  0  stopped by SIGTERM
   1  a query, Kafka, PostgreSQL or the cluster failed: starting again goes on where it stopped
   2  the configuration is wrong
   3  the checkpoint does not fit the topic: somebody has to act, see the message
