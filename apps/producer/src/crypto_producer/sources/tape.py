@@ -23,7 +23,7 @@ _MAX_WAIT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """The trades of a tape in their order, each once; `fingerprint` names its content."""
+    """The trades of a tape, each once and each product's ascending by id; `fingerprint` names its content."""
 
     trades: tuple[Trade, ...]
     fingerprint: str
@@ -47,7 +47,7 @@ def load_tape(path: Path, symbols: list[str]) -> Tape:
     """Read the `match` and `last_match` messages of `symbols`. Raises SourceError with file and line."""
     digest = hashlib.sha256(",".join(sorted(symbols)).encode())
     trades: list[Trade] = []
-    high: dict[str, int] = {}
+    seen: set[tuple[str, int]] = set()
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -55,16 +55,31 @@ def load_tape(path: Path, symbols: list[str]) -> Tape:
                 trade = _parse_line(path, number, line)
                 if trade is None or trade.product_id not in symbols:
                     continue
-                if trade.trade_id > high.get(trade.product_id, 0):
-                    high[trade.product_id] = trade.trade_id
-                    # Event time must not run backwards over the whole tape, or pacing would.
-                    time_ms = max(trade.time_ms, trades[-1].time_ms) if trades else trade.time_ms
-                    trades.append(dataclasses.replace(trade, time_ms=time_ms))
+                if (trade.product_id, trade.trade_id) not in seen:
+                    seen.add((trade.product_id, trade.trade_id))
+                    trades.append(trade)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     if not trades:
         raise SourceError(f"{path}: holds no trade of {', '.join(symbols)}")
-    return Tape(tuple(trades), digest.hexdigest()[:16])
+    return Tape(_in_order(trades), digest.hexdigest()[:16])
+
+
+def _in_order(recorded: list[Trade]) -> tuple[Trade, ...]:
+    """Each product's trades ascending by id, in the places the recording has for that product."""
+    by_product: dict[str, list[Trade]] = {}
+    for trade in recorded:
+        by_product.setdefault(trade.product_id, []).append(trade)
+    ascending = {
+        product: iter(sorted(trades, key=lambda trade: trade.trade_id)) for product, trades in by_product.items()
+    }
+    ordered: list[Trade] = []
+    for place in recorded:
+        trade = next(ascending[place.product_id])
+        # Event time must not run backwards over the whole tape, or pacing would.
+        time_ms = max(trade.time_ms, ordered[-1].time_ms) if ordered else trade.time_ms
+        ordered.append(dataclasses.replace(trade, time_ms=time_ms))
+    return tuple(ordered)
 
 
 def _parse_line(path: Path, number: int, line: bytes) -> Trade | None:
