@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from crypto_producer import spool as spool_module
 from crypto_producer.event import Cursor, Event
 from crypto_producer.metrics import Metrics
 from crypto_producer.sources.base import Intake, StoppedError
@@ -74,6 +75,41 @@ def test_ledger_can_be_read_while_a_producer_writes(tmp_path: Path) -> None:
     with open_spool(tmp_path) as spool:
         spool.append(events(1, 5))
         assert read_ledger(tmp_path).total == Counts(5, 0, 0)
+
+
+def test_an_acknowledgement_says_how_many_of_which_symbol(tmp_path: Path) -> None:
+    with open_spool(tmp_path) as spool:
+        spool.append(events(1, 5))
+        assert spool.acknowledge(3, {}) == {"BTC-USD": 1, "ETH-USD": 2}
+        assert spool.acknowledge(3, {}) == {}
+
+
+def test_the_file_shrinks_to_what_is_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Several rounds, and the last one not a whole one.
+    monkeypatch.setattr(spool_module, "_VACUUM_PAGES", 100, raising=False)
+    file = tmp_path / DATABASE_NAME
+    open_spool(tmp_path).close()
+    empty_bytes = file.stat().st_size
+    with open_spool(tmp_path, max_events=10_000, max_bytes=10_000_000) as spool:
+        spool.append(events(1, 5_000))
+        spool.acknowledge(4_990, {})
+    # What lay behind the freed pages has moved, and is all there.
+    assert file.stat().st_size <= empty_bytes + 2 * 4_096
+    with open_spool(tmp_path) as spool:
+        assert spool.closed_cleanly
+        assert [one.seq for one in spool.read(0, 100)] == list(range(4_991, 5_001))
+        assert spool.ledger().total == Counts(5_000, 4_990, 0)
+        assert spool._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_shrinking_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "_VACUUM_WITHIN_S", 0.0, raising=False)
+    with open_spool(tmp_path, max_events=10_000, max_bytes=10_000_000) as spool:
+        spool.append(events(1, 5_000))
+        spool.acknowledge(5_000, {})
+    assert (tmp_path / DATABASE_NAME).stat().st_size > 500_000
+    with open_spool(tmp_path) as spool:
+        assert spool.closed_cleanly
 
 
 def test_kafka_position_and_cursor_are_durable(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import sqlite3
 import threading
 import time
@@ -21,6 +22,9 @@ from uuid import UUID
 from crypto_producer.event import Event
 
 DATABASE_NAME = "spool.sqlite"
+# Giving pages back in one transaction would first write as much into the WAL as is freed.
+_VACUUM_PAGES = 1_000
+_VACUUM_WITHIN_S = 5.0
 _FORMAT = 1
 _SCHEMA = """
 CREATE TABLE event (seq INTEGER PRIMARY KEY, event_id BLOB NOT NULL, symbol TEXT NOT NULL, value BLOB NOT NULL);
@@ -183,13 +187,24 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Close the spool; what is pending stays."""
+        """Close the spool; what is pending stays. The file shrinks to that, as far as a few seconds suffice."""
         with self._lock:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("UPDATE state SET value = 1 WHERE key = 'clean'")
-                self._db.execute("PRAGMA incremental_vacuum")
+                self._shrink()
             self._db.close()
             self._lock_file.close()
+
+    def _shrink(self) -> None:
+        deadline_s = time.monotonic() + _VACUUM_WITHIN_S
+        free, before = self._free_pages(), math.inf
+        while 0 < free < before and time.monotonic() < deadline_s:
+            # Each step of this statement frees one page, and execute() takes the first step only.
+            self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+            free, before = self._free_pages(), free
+
+    def _free_pages(self) -> int:
+        return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
 
     # --- the source's side
 
@@ -293,8 +308,11 @@ class Spool:
             ).fetchall()
         return [SpooledEvent(seq, UUID(bytes=event_id), symbol, value) for seq, event_id, symbol, value in rows]
 
-    def acknowledge(self, through_seq: int, next_offsets: Mapping[int, int]) -> None:
-        """All pending events up to `through_seq` are in the topic, before `next_offsets` of their partitions."""
+    def acknowledge(self, through_seq: int, next_offsets: Mapping[int, int]) -> dict[str, int]:
+        """All pending events up to `through_seq` are in the topic, before `next_offsets` of their partitions.
+
+        Returns how many these are, by symbol.
+        """
         with self._room:
             rows = self._db.execute(
                 "SELECT symbol, count(*), sum(length(value)) FROM event WHERE seq <= ? GROUP BY symbol", (through_seq,)
@@ -311,6 +329,7 @@ class Spool:
             self.events -= sum(count for _, count, _ in rows)
             self.bytes -= sum(size for _, _, size in rows)
             self._room.notify_all()
+            return {symbol: count for symbol, count, _ in rows}
 
     def kafka_position(self) -> KafkaPosition | None:
         """Where the topic stood; None: nothing was ever sent."""
