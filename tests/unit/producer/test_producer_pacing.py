@@ -6,7 +6,7 @@ import random
 from datetime import UTC, datetime
 
 import pytest
-from crypto_producer.pacing import Backoff, Schedule, TokenBucket, retry_after_s
+from crypto_producer.pacing import STABLE_AFTER_S, Backoff, Schedule, TokenBucket, retry_after_s
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,8 +43,28 @@ def test_backoff_grows_to_its_cap_and_no_further(seed: int, base_s: float, cap_s
     delays = [backoff.next_delay_s() for _ in range(60)]
     assert all(base_s / 2 <= delay <= min(cap_s, base_s * 2**n) for n, delay in enumerate(delays))
     assert max(delays[30:]) > cap_s / 2
-    backoff.reset()
-    assert backoff.next_delay_s() <= base_s
+
+
+class Longest(random.Random):
+    def uniform(self, _: float, b: float) -> float:
+        return b
+
+
+def test_backoff_begins_anew_only_after_a_connection_that_stood() -> None:
+    clock = Clock()
+    backoff = Backoff(1, 100, Longest(), clock)
+
+    def connection(lasts_s: float) -> float:
+        backoff.connected()
+        clock.now_s += lasts_s
+        # A later sign of life does not make the connection a younger one.
+        backoff.connected()
+        return backoff.next_delay_s()
+
+    assert [connection(STABLE_AFTER_S - 1) for _ in range(3)] == [1, 2, 4]
+    clock.now_s += STABLE_AFTER_S
+    assert backoff.next_delay_s() == 8, "waiting is not standing"
+    assert [connection(STABLE_AFTER_S), connection(0)] == [1, 2]
 
 
 @given(st.floats(0.5, 50), st.integers(1, 20), st.lists(st.floats(0, 3), min_size=1, max_size=200))

@@ -26,7 +26,7 @@ from kafka.errors import KafkaError
 
 from crypto_producer.config import KafkaConfig
 from crypto_producer.metrics import Metrics
-from crypto_producer.pacing import Backoff
+from crypto_producer.pacing import Backoff, Clock
 from crypto_producer.spool import KafkaPosition, Spool
 from crypto_producer.systemd import Progress
 
@@ -36,6 +36,8 @@ _LOOP = "delivery"
 _BATCH_EVENTS = 1_000
 _PERSIST_EVERY_S = 0.05
 _IDLE_WAIT_S = 0.5
+# Without an answer for so long Kafka counts as away, well before kafka-python gives a batch up (delivery_timeout_s).
+_SILENT_AFTER_S = 5.0
 
 
 class DeliveryError(Exception):
@@ -56,10 +58,12 @@ class AckWindow:
     Only the prefix in which everything is acknowledged is settled: a crash repeats what is behind it.
     """
 
-    def __init__(self, settled_seq: int = 0) -> None:
+    def __init__(self, settled_seq: int = 0, clock: Clock = time.monotonic) -> None:
         self.settled_seq = settled_seq
+        self._clock = clock
         self._sent: deque[int] = deque()
         self._acks: dict[int, Acknowledgement] = {}
+        self._oldest_since_s = 0.0
 
     def __len__(self) -> int:
         """How many events are sent and not settled."""
@@ -67,6 +71,8 @@ class AckWindow:
 
     def sent(self, seq: int) -> None:
         """The event was handed over to Kafka."""
+        if not self._sent:
+            self._oldest_since_s = self._clock()
         self._sent.append(seq)
 
     def acknowledged(self, seq: int, ack: Acknowledgement) -> None:
@@ -77,6 +83,16 @@ class AckWindow:
         """Tell whether Kafka has acknowledged this event."""
         return seq <= self.settled_seq or seq in self._acks
 
+    @property
+    def stalled_s(self) -> float:
+        """For how long the oldest event without an answer has been just that; 0.0 where nothing is waited for.
+
+        Not its age, which under mere load grows too, while answers keep coming.
+        """
+        if not self._sent or self._sent[0] in self._acks:
+            return 0.0
+        return self._clock() - self._oldest_since_s
+
     def settle(self) -> dict[int, int] | None:
         """Move the settled prefix on: the next offset of each partition in it, or None when nothing moved."""
         next_offsets: dict[int, int] = {}
@@ -86,6 +102,8 @@ class AckWindow:
             ack = self._acks.pop(self.settled_seq)
             next_offsets[ack.partition] = max(next_offsets.get(ack.partition, 0), ack.offset + 1)
             moved = True
+        if moved:
+            self._oldest_since_s = self._clock()
         return next_offsets if moved else None
 
 
@@ -256,8 +274,7 @@ class Delivery:
     ) -> None:
         read_seq = self._window.settled_seq
         persisted_s = 0.0
-        self.state = "connected"
-        self._metrics.kafka_connected.set(1)
+        self._report_answers()
         while not self._stop.is_set():
             self._progress.touch(_LOOP, 120)
             self._wake.clear()
@@ -277,7 +294,8 @@ class Delivery:
                 future.add_errback(self._on_error, answers, event.seq)
             taken = self._take_all(answers)
             if taken:
-                backoff.reset()
+                backoff.connected()
+            self._report_answers()
             if time.monotonic() - persisted_s >= _PERSIST_EVERY_S:
                 self._settle()
                 persisted_s = time.monotonic()
@@ -289,6 +307,20 @@ class Delivery:
             producer.flush(timeout=5)
         self._take_all(answers)
         self._settle()
+
+    def _report_answers(self) -> None:
+        """Kafka that has gone shows only in what it does not acknowledge: kafka-python keeps trying for long."""
+        silent_s = self._window.stalled_s
+        if silent_s < _SILENT_AFTER_S:
+            if self.state.startswith("silent"):
+                log.info("Kafka answers again")
+            self._metrics.kafka_connected.set(1)
+            self.state = "connected"
+            return
+        if self.state == "connected":
+            log.warning("Kafka at %s does not answer", ",".join(self._config.bootstrap_servers))
+        self._metrics.kafka_connected.set(0)
+        self.state = f"silent for {silent_s:.0f} s"
 
     def _on_success(self, answers: queue.SimpleQueue[Any], seq: int, metadata: Any) -> None:  # noqa: ANN401
         answers.put((seq, Acknowledgement(metadata.partition, metadata.offset)))
@@ -318,10 +350,8 @@ class Delivery:
         with self._changed:
             next_offsets = self._window.settle()
             if next_offsets is not None:
-                before = self._spool.ledger().by_symbol
-                self._spool.acknowledge(self._window.settled_seq, next_offsets)
-                for symbol, counts in self._spool.ledger().by_symbol.items():
-                    self._metrics.acknowledged.labels(symbol).inc(counts.acknowledged - before[symbol].acknowledged)
+                for symbol, count in self._spool.acknowledge(self._window.settled_seq, next_offsets).items():
+                    self._metrics.acknowledged.labels(symbol).inc(count)
             self._changed.notify_all()
 
     # --- reconciliation

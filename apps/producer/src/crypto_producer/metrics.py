@@ -53,15 +53,21 @@ class Metrics:
 
         self.events = counter("events", "Events accepted into the spool", "symbol", "source")
         self.acknowledged = counter("acknowledged", "Events acknowledged by Kafka", "symbol")
-        self.send_errors = counter("send_errors", "Deliveries to Kafka that failed and were taken up again")
-        self.reconciled = counter("reconciled", "Events found in the topic after a crash, and not sent again")
-        self.kafka_connected = gauge("kafka_connected", "1 while a delivery session stands")
+        self.send_errors = counter(
+            "send_errors", "Delivery sessions that failed or could not begin; the next one takes over"
+        )
+        self.reconciled = counter(
+            "reconciled", "Events found in the topic after a crash or a failed delivery, and not sent again"
+        )
+        self.kafka_connected = gauge(
+            "kafka_connected", "1 while a delivery session stands and Kafka leaves nothing unanswered for 5 s"
+        )
         self.spool_full = gauge("spool_full", "1 while the spool's bound is reached")
         self.spool_dropped = counter("spool_dropped", "Events dropped because the spool was full", "symbol")
         self.source_connected = gauge("source_connected", "1 while the source answers")
         self.source_errors = counter("source_errors", "Errors of the source", "kind")
         self.rate_limited = counter("rate_limited", "Answers 429 of the source")
-        self.reconnects = counter("reconnects", "Connections to the feed that ended", "reason")
+        self.reconnects = counter("reconnects", "Connections to the feed that ended or could not be made", "reason")
         self.gaps = counter("gaps", "Gaps found in trade ids", "symbol")
         self.gap_trades = counter("gap_trades", "Trades missing in gaps", "symbol")
         self.gap_trades_filled = counter("gap_trades_filled", "Trades of gaps that were fetched", "symbol")

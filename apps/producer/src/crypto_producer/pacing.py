@@ -12,6 +12,9 @@ from email.utils import parsedate_to_datetime
 
 Clock = Callable[[], float]
 
+# A connection that is answered and then lost again and again stays shorter than this.
+STABLE_AFTER_S = 30.0
+
 
 class Schedule:
     """Rounds at `start + n * interval_s`: a late round does not push the ones after it back."""
@@ -34,24 +37,35 @@ class Schedule:
 
 
 class Backoff:
-    """Exponential backoff with full jitter: the n-th delay is uniform in [base/2, min(cap, base * 2^n)]."""
+    """Exponential backoff with full jitter: the n-th delay is uniform in [base/2, min(cap, base * 2^n)].
 
-    def __init__(self, base_s: float, cap_s: float, rng: random.Random | None = None) -> None:
+    It begins anew once a connection has stood for STABLE_AFTER_S, not when one is merely made.
+    """
+
+    def __init__(
+        self, base_s: float, cap_s: float, rng: random.Random | None = None, clock: Clock = time.monotonic
+    ) -> None:
         self._base_s = base_s
         self._cap_s = cap_s
+        self._clock = clock
+        self._stands_since_s: float | None = None
         # Jitter only keeps clients apart; it guards nothing.
         self._rng = rng or random.Random()  # noqa: S311
         self._attempt = 0
 
     def next_delay_s(self) -> float:
-        """How long to wait before the next attempt."""
+        """How long to wait before the next attempt: the one before has failed now."""
+        if self._stands_since_s is not None and self._clock() - self._stands_since_s >= STABLE_AFTER_S:
+            self._attempt = 0
+        self._stands_since_s = None
         ceiling_s = min(self._cap_s, self._base_s * 2 ** min(self._attempt, 32))
         self._attempt += 1
         return self._rng.uniform(min(self._base_s / 2, ceiling_s), ceiling_s)
 
-    def reset(self) -> None:
-        """An attempt succeeded: begin anew."""
-        self._attempt = 0
+    def connected(self) -> None:
+        """The connection stands; of several calls until it fails the first one counts."""
+        if self._stands_since_s is None:
+            self._stands_since_s = self._clock()
 
 
 class TokenBucket:

@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -76,6 +76,8 @@ class CoinbaseWs:
         self._sequencers: dict[str, Sequencer] = {}
         self._heard_s: dict[str, float] = {}
         self._requested: set[str] = set()
+        # Trades that have left a sequencer, which never gives them again, and are not in the spool yet.
+        self._ready: list[Trade] = []
 
     def run(self, context: Context) -> None:
         """Connections, one after the other, until stopped."""
@@ -159,61 +161,61 @@ class CoinbaseWs:
                 sequencer.connected()
             while not context.stop.is_set():
                 context.progress.touch(self.name)
-                trades = self._take_fillings(context, filler)
-                for message in self._receive(connection, patient=not trades and not self._requested):
-                    trades += self._on_message(context, message, backoff)
-                self._accept(context, trades)
+                try:
+                    self._take_fillings(context, filler)
+                    for message in self._receive(connection, patient=not self._ready and not self._requested):
+                        self._on_message(context, message, backoff)
+                finally:
+                    # Whatever ends the connection: what has left the sequencers is in nobody else's hands.
+                    self._accept(context)
                 self._request_gaps(context, filler)
                 self._check_heartbeats()
             with suppress(WebSocketException, OSError):
                 connection.close()
 
     @staticmethod
-    def _receive(connection: ClientConnection, *, patient: bool) -> list[Mapping[str, object]]:
-        """What has arrived: waits for the first message, takes the rest as it is there."""
-        messages: list[Mapping[str, object]] = []
+    def _receive(connection: ClientConnection, *, patient: bool) -> Iterator[Mapping[str, object]]:
+        """What has arrived, one by one: waits for the first message, takes the rest as it is there."""
         timeout_s = 0.25 if patient else 0.02
-        with suppress(TimeoutError):
-            while len(messages) < _MAX_BATCH:
-                messages.append(_decode(connection.recv(timeout=timeout_s)))
-                timeout_s = 0
-        return messages
+        for _ in range(_MAX_BATCH):
+            try:
+                data = connection.recv(timeout=timeout_s)
+            except TimeoutError:
+                return
+            yield _decode(data)
+            timeout_s = 0
 
-    def _on_message(self, context: Context, message: Mapping[str, object], backoff: Backoff) -> list[Trade]:
+    def _on_message(self, context: Context, message: Mapping[str, object], backoff: Backoff) -> None:
         kind = message.get("type")
         if kind == "error":
             raise _FeedError("refused", f"the feed refused: {_error_text(message)}")
         if kind == "subscriptions":
-            backoff.reset()
+            backoff.connected()
             context.connected(self._config.ws_url)
             log.info("feed %s: subscribed to %s", self._config.ws_url, ", ".join(self._symbols))
-            return []
+            return
         product = message.get("product_id")
         sequencer = self._sequencers.get(product) if isinstance(product, str) else None
         if sequencer is None:
-            return []
+            return
         try:
             if kind == "heartbeat":
                 self._heard_s[sequencer.product_id] = time.monotonic()
                 last_trade_id = message.get("last_trade_id")
                 if isinstance(last_trade_id, int):
                     sequencer.heartbeat(last_trade_id)
-                return []
-            if kind == "last_match":
-                trades = sequencer.last_match(parse_trade(message))
+            elif kind == "last_match":
+                self._ready += sequencer.last_match(parse_trade(message))
                 self._report_feed_behind(context, sequencer, message)
-                return trades
-            if kind == "match":
+            elif kind == "match":
                 before = sequencer.duplicates
-                trades = sequencer.trade(parse_trade(message))
+                self._ready += sequencer.trade(parse_trade(message))
                 if sequencer.duplicates > before:
                     context.metrics.duplicates.labels(sequencer.product_id).inc()
-                return trades
         except MalformedMessageError as error:
             # Its trade becomes a gap, and is read again by REST.
             context.metrics.source_errors.labels("malformed").inc()
             log.warning("feed %s: %s in %r", self._config.ws_url, error, message)
-        return []
 
     def _report_feed_behind(self, context: Context, sequencer: Sequencer, message: Mapping[str, object]) -> None:
         context.metrics.feed_behind.labels(sequencer.product_id).set(int(sequencer.ids_ran_backwards))
@@ -242,8 +244,7 @@ class CoinbaseWs:
                 log.warning("%s: gap of %d trades, %d..%d; fetching them", product, gap.size, gap.low, gap.high)
                 filler.request(gap)
 
-    def _take_fillings(self, context: Context, filler: _Filler) -> list[Trade]:
-        trades: list[Trade] = []
+    def _take_fillings(self, context: Context, filler: _Filler) -> None:
         with suppress(queue.Empty):
             while True:
                 filling = filler.fillings.get_nowait()
@@ -258,18 +259,19 @@ class CoinbaseWs:
                     )  # fmt: skip
                 else:
                     log.info("%s: gap %d..%d filled", product, filling.gap.low, filling.gap.high)
-                trades += self._sequencers[product].fill(filling.trades)
-        return trades
+                self._ready += self._sequencers[product].fill(filling.trades)
 
     def _wait(self, context: Context, filler: _Filler, seconds: float) -> None:
         """Between two connections: gaps are filled on."""
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0 and not context.stop.wait(min(left_s, 0.2)):
             context.progress.touch(self.name)
-            self._accept(context, self._take_fillings(context, filler))
+            self._take_fillings(context, filler)
+            self._accept(context)
             self._request_gaps(context, filler)
 
-    def _accept(self, context: Context, trades: list[Trade]) -> None:
+    def _accept(self, context: Context) -> None:
+        trades, self._ready = self._ready, []
         produced_at_us = now_us()
         context.intake.accept(
             [
