@@ -18,7 +18,7 @@ from crypto_producer.spool import Counts, SpoolError, read_ledger
 
 _DESCRIPTION = """\
 Reads crypto prices from a source, stores each event in a durable spool, and delivers it to Kafka: in order per
-symbol, and exactly once also when Kafka is away or this process is killed.
+symbol, and once also when Kafka is away or this process is killed (what that rests on, and its limits: README.md).
 """
 _EPILOG = """\
 sources ([source] kind = ...):
