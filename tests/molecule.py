@@ -23,6 +23,8 @@ sys.path.insert(0, str(REPOSITORY / "tools" / "lab"))
 from context import Context, explain, wait  # noqa: E402 - found on the path set above
 
 Scenario = tuple[str, str]
+# Molecule writes an ansible.cfg and an inventory of its own.
+NOT_FOR_MOLECULE = "TF_WORKSPACE ANSIBLE_CONFIG ANSIBLE_INVENTORY LAB TARGET".split()
 
 
 def scenarios() -> list[Scenario]:
@@ -50,7 +52,7 @@ def run(scenario: Scenario, sequence: str) -> tuple[Scenario, float, bool]:
     # Terraform's workspace is the scenario's own.
     environment = {
         key: value for key, value in Context(target="lxd", lab="lab").environment.items()
-        if key not in {"TF_WORKSPACE", "ANSIBLE_CONFIG", "ANSIBLE_INVENTORY", "LAB", "TARGET"}
+        if key not in NOT_FOR_MOLECULE
     }  # fmt: skip
     log = LOGS / f"{role}-{name}.log"
     with log.open("w") as output:
