@@ -24,7 +24,7 @@ from context import Context, explain, wait  # noqa: E402 - found on the path set
 
 Scenario = tuple[str, str]
 # Molecule writes an ansible.cfg and an inventory of its own.
-NOT_FOR_MOLECULE = "TF_WORKSPACE ANSIBLE_CONFIG ANSIBLE_INVENTORY LAB TARGET".split()
+NOT_FOR_MOLECULE = ["TF_WORKSPACE", "LAB", "TARGET", "ANSIBLE_CONFIG", "ANSIBLE_INVENTORY"]
 
 
 def scenarios() -> list[Scenario]:
