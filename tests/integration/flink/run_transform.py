@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from crypto_flink import transform
-from crypto_flink.functions import register_functions
+from crypto_flink.functions import event_rules, register_functions
 from pyflink.table import EnvironmentSettings, TableEnvironment
 
 
@@ -40,12 +40,11 @@ def main() -> None:
     table_env.get_config().set("parallelism.default", "1")
     # Not UTC: no result may depend on the session's time zone.
     table_env.get_config().set("table.local-time-zone", "Asia/Kolkata")
-    register_functions(table_env, 65536, ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"])
+    symbols = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
+    register_functions(table_env, event_rules(65536, symbols))
     table_env.execute_sql(f"""
         CREATE TEMPORARY TABLE records (
-            `value` BYTES, kafka_partition INT, kafka_offset BIGINT, kafka_timestamp BIGINT,
-            event_time AS {transform.ROWTIME},
-            WATERMARK FOR event_time AS event_time
+            `value` BYTES, kafka_partition INT, kafka_offset BIGINT, kafka_timestamp BIGINT
         ) WITH ('connector' = 'filesystem', 'path' = '{directory / "records.json"}', 'format' = 'json')""")
     table_env.create_temporary_view("parsed", table_env.sql_query(transform.parsed("records")))
     queries = {

@@ -327,6 +327,40 @@ def test_flink_stream_of_the_fixture(
     assert lab.metric("crypto_flink_job_up") == 1
 
 
+def test_flink_candles_do_not_wait_for_rejects(lab: Lab, producer: KafkaProducer, database: Database) -> None:
+    """Messages that are no events, into partitions that hold nothing else, neither hold nor move the watermark."""
+    lab.configure(flink={"source_idle_timeout_ms": 1500})
+    stop = threading.Event()
+
+    def send_rejects() -> None:
+        while not stop.wait(0.3):
+            for partition, value in ((1, b"{"), (2, None)):
+                producer.send(lab.name, value=value, key=b"k", partition=partition)
+
+    rejects = threading.Thread(target=send_rejects, daemon=True)
+    rejects.start()
+    try:
+        lab.start()
+        # Also of one event's copies: the first one counts, here in the same millisecond as another event.
+        first, second, third = (event(timestamp_ms=START_MS + 1, price=price) for price in (10.0, 30.0, 20.0))
+        for value in (first, second, third, first):
+            send(producer, lab.name, 0, value)
+        wait_until(lambda: database.count("rejected_messages") > 20, "rejects of the new job", 60)
+        # Far in the future, and rejected for it.
+        send(producer, lab.name, 0, event(timestamp_ms=4102444800000))
+        send(producer, lab.name, 0, event(timestamp_ms=START_MS, price=40.0))
+        send(producer, lab.name, 0, event(timestamp_ms=START_MS + 10 * MINUTE_MS))
+        wait_until(lambda: database.count("candles_1m_flink") == 1, "the candle", 30)
+        before = database.count("rejected_messages")
+        wait_until(lambda: database.count("rejected_messages") > before, "rejects after the candle", 10)
+    finally:
+        stop.set()
+        rejects.join()
+    assert database.rows("SELECT open, high, low, close, event_count FROM candles_1m_flink") == [
+        (40.0, 40.0, 10.0, 20.0, 4)
+    ]
+
+
 class Load(threading.Thread):
     """Sends events with growing event time, some of them twice, until told to stop."""
 

@@ -88,7 +88,10 @@ def event(**fields: object) -> str:
     })  # fmt: skip
 
 
-DEEP = "[" * 20000 + "]" * 20000
+def nested(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
 AWKWARD = [
     # text -> reason, None for an event
     ("no white space between two documents", event() + "{}", "not_json"),
@@ -105,8 +108,14 @@ AWKWARD = [
     ("single quotes are no JSON", event().replace('"', "'"), "not_json"),
     ("a byte order mark", "\ufeff" + event(), "not_json"),
     ("UTF-16 is not guessed", "{\0}\0", "not_json"),
-    ("deep nesting in an unknown field", event()[:-1] + f', "x": {DEEP}}}', None),
-    ("a deep array", DEEP, "not_object"),
+    ("500 levels in an unknown field, the event's own included", event()[:-1] + f', "x": {nested(499)}}}', None),
+    ("501 levels in an unknown field", event()[:-1] + f', "x": {nested(500)}}}', "not_json"),
+    ("500 objects", '{"a": ' * 500 + "1" + "}" * 500, "missing_field:event_id"),
+    ("501 objects", '{"a": ' * 501 + "1" + "}" * 501, "not_json"),
+    ("500 arrays", nested(500), "not_object"),
+    ("501 arrays", nested(501), "not_json"),
+    ("as deep as the size allows", nested(32768), "not_json"),
+    ("many levels, but one after the other", event()[:-1] + f', "x": [{", ".join(["[[]]"] * 1000)}]}}', None),
     ("a number of 2000 digits in an unknown field", event()[:-1] + f', "x": {"9" * 2000}}}', None),
     ("a price of 2000 digits", event(price=7).replace(": 7,", f": {'9' * 2000},"), "out_of_range:price"),
     ("a timestamp of 2000 digits", event(timestamp=7).replace(": 7,", f": {'9' * 2000},"), "wrong_type:timestamp"),
@@ -132,6 +141,19 @@ AWKWARD = [
 ]
 
 
+def write_fixture(path: Path, values: list[bytes]) -> Path:
+    """Write values as records of partition 0, with offsets from 0 on."""
+    records = [
+        {
+            "partition": 0, "offset": offset, "kafka_timestamp": 1,
+            "value_base64": base64.b64encode(value).decode(),
+        }
+        for offset, value in enumerate(values)
+    ]  # fmt: skip
+    path.write_text(json.dumps({"records": records}))
+    return path
+
+
 def test_flink_transform_of_awkward_values(functions_jar: Path, tmp_path: Path) -> None:
     encoded = [(note, text.encode(), reason) for note, text, reason in AWKWARD]
     encoded += [
@@ -140,15 +162,7 @@ def test_flink_transform_of_awkward_values(functions_jar: Path, tmp_path: Path) 
         ("a code point beyond the last", event(user="x").encode().replace(b'"x"', b'"\xf4\x90\x80\x80"'), "not_utf8"),
         ("a sequence cut off at the end", event().encode() + b"\xe1\xbb", "not_utf8"),
     ]
-    records = [
-        {
-            "partition": 0, "offset": offset, "kafka_timestamp": 1,
-            "value_base64": base64.b64encode(value).decode(),
-        }
-        for offset, (_, value, _) in enumerate(encoded)
-    ]  # fmt: skip
-    fixture = tmp_path / "awkward.json"
-    fixture.write_text(json.dumps({"records": records}))
+    fixture = write_fixture(tmp_path / "awkward.json", [value for _, value, _ in encoded])
 
     results = run_transform(fixture, functions_jar, tmp_path / "work")
 
@@ -157,3 +171,20 @@ def test_flink_transform_of_awkward_values(functions_jar: Path, tmp_path: Path) 
     assert {encoded[offset][0]: reason for offset, reason in found.items()} == {
         note: reason for note, _, reason in encoded
     }
+
+
+def test_flink_transform_of_events_that_come_twice(functions_jar: Path, tmp_path: Path) -> None:
+    # All in one millisecond: the offset decides, and of an event's copies the first one's.
+    moment = {"timestamp": 1783465021000}
+    other = "9f4a5c4a-1327-52d1-b69d-9c613c895c0d"
+    a, b = event(price=86769.94, **moment), event(price=86746.075, event_id=other, **moment)
+    fixture = write_fixture(tmp_path / "twice.json", [a.encode(), b.encode(), a.encode()])
+
+    results = run_transform(fixture, functions_jar, tmp_path / "work")
+
+    assert results["candles"] == [
+        {
+            "symbol": "BTC-USD", "window_start": 1783465020000, "open": 86769.94, "high": 86769.94, "low": 86746.075,
+            "close": 86746.075, "event_count": 2,
+        }
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from crypto_flink.transform import EVENT_TIME_FUNCTION, PARSE_FUNCTION
+from crypto_flink.transform import PARSE_FUNCTION
 
 if TYPE_CHECKING:
     from pyflink.table import TableEnvironment
@@ -23,13 +23,17 @@ def java_array(java_class: Any, items: Sequence[Any]) -> Any:
     return array
 
 
-def register_functions(table_env: TableEnvironment, max_event_bytes: int, symbols: Sequence[str]) -> None:
-    """Register what `crypto_flink.transform` calls; the functions' jar must be on the gateway's class path."""
+def event_rules(max_event_bytes: int, symbols: Sequence[str]) -> Any:
+    """Return the Java object of what counts as an event; the functions' jar must be on the gateway's class path."""
     from pyflink.java_gateway import get_gateway
 
     jvm = get_gateway().jvm
-    package = jvm.cryptostream.flink
-    rules = package.EventRules.of(max_event_bytes, java_array(jvm.String, symbols))
-    environment = table_env._j_tenv
-    environment.createTemporarySystemFunction(PARSE_FUNCTION, package.ParseEvent(rules))
-    environment.createTemporarySystemFunction(EVENT_TIME_FUNCTION, package.EventTimeMs(rules))
+    return jvm.cryptostream.flink.EventRules.of(max_event_bytes, java_array(jvm.String, symbols))
+
+
+def register_functions(table_env: TableEnvironment, rules: Any) -> None:
+    """Register what `crypto_flink.transform` calls; `rules` come from `event_rules`."""
+    from pyflink.java_gateway import get_gateway
+
+    function = get_gateway().jvm.cryptostream.flink.ParseEvent(rules)
+    table_env._j_tenv.createTemporarySystemFunction(PARSE_FUNCTION, function)

@@ -1,6 +1,6 @@
 """The streaming job: Kafka to PostgreSQL, built here and run without Python on the cluster.
 
-    Kafka table -> PARSE_EVENT -> DataStream of parsed records -+-> SQL: prices   -> PostgreSQL, first row wins
+    Kafka source -> PARSE_EVENT -> DataStream of parsed records -+-> SQL: prices   -> PostgreSQL, first row wins
                                                                 +-> SQL: rejected -> PostgreSQL, first row wins
                                                                 +-> SQL: candles  -> PostgreSQL, first row wins
                                                                 +-> SQL: log lines -> stdout of one task manager
@@ -8,8 +8,8 @@
 The DataStream in the middle is what the branches share: without it the planner would read the topic once for each.
 """
 
-# ruff: noqa: PLC0415, SLF001 - PyFlink hides its Java objects, and a job without Python workers needs them; it
-# is imported late, because it reads its environment, and starts a JVM, when it is first used.
+# ruff: noqa: ANN401, PLC0415, SLF001 - PyFlink hides its Java objects, and a job without Python workers needs them;
+# it is imported late, because it reads its environment, and starts a JVM, when it is first used.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_flink import transform
 from crypto_flink.config import Config, ConfigError
-from crypto_flink.functions import register_functions
+from crypto_flink.functions import event_rules, register_functions
 
 if TYPE_CHECKING:
     from pyflink.datastream import StreamExecutionEnvironment
@@ -109,7 +109,6 @@ def settings(config: Config, *, restore_from: str | None = None, job_id: str | N
         "restart-strategy.exponential-delay.reset-backoff-threshold": "1 min",
         "restart-strategy.exponential-delay.jitter-factor": "0.1",
         "table.local-time-zone": "UTC",
-        "table.exec.source.idle-timeout": f"{flink.source_idle_timeout_ms} ms",
         # State is found again by uid: without this, by a hash of the plan.
         "table.exec.uid.generation": "ALWAYS",
         "table.exec.uid.format": "<id>_<transformation>",
@@ -123,28 +122,23 @@ def settings(config: Config, *, restore_from: str | None = None, job_id: str | N
     return result
 
 
-def records_ddl(config: Config) -> str:
-    """Return the DDL of the Kafka table: raw bytes, so that malformed values are seen and not skipped."""
-    delay_s = config.candles.watermark_delay_s
-    return f"""
-CREATE TEMPORARY TABLE records (
-    `value` BYTES,
-    kafka_partition INT METADATA FROM 'partition' VIRTUAL,
-    kafka_offset BIGINT METADATA FROM 'offset' VIRTUAL,
-    kafka_time TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-    kafka_timestamp AS EXTRACT(EPOCH FROM kafka_time) * 1000 + EXTRACT(MILLISECOND FROM kafka_time),
-    event_time AS {transform.ROWTIME},
-    WATERMARK FOR event_time AS event_time - INTERVAL '{delay_s}' SECOND({max(2, len(str(delay_s)))})
-) WITH (
-    'connector' = 'kafka',
-    'topic' = '{config.kafka.topic}',
-    'properties.bootstrap.servers' = '{config.kafka.bootstrap_servers}',
-    'properties.group.id' = '{config.job.name}',
-    'properties.client.id.prefix' = '{config.job.name}',
-    'properties.fetch.max.wait.ms' = '10',
-    'scan.startup.mode' = '{config.kafka.starting_offsets}-offset',
-    'format' = 'raw'
-)"""
+def _records(config: Config, env: StreamExecutionEnvironment, rules: Any) -> Any:
+    """Add the source, and return its Java DataStream of records."""
+    from pyflink.java_gateway import get_gateway
+
+    jvm = get_gateway().jvm
+    source = jvm.cryptostream.flink.RecordSource
+    return source.add(
+        env._j_stream_execution_environment,
+        config.kafka.bootstrap_servers,
+        config.kafka.topic,
+        config.job.name,
+        config.kafka.starting_offsets == "earliest",
+        rules,
+        config.candles.watermark_delay_s * 1000,
+        config.flink.source_idle_timeout_ms,
+        jvm.org.apache.flink.table.runtime.typeutils.InternalTypeInfo.of(source.rowType()),
+    )
 
 
 def _row_stream(table_env: StreamTableEnvironment, query: str) -> tuple[Any, Any]:
@@ -183,11 +177,17 @@ def build(config: Config, env: StreamExecutionEnvironment) -> None:
 
     jvm = get_gateway().jvm
     table_env = StreamTableEnvironment.create(env)
-    register_functions(table_env, config.events.max_event_bytes, config.events.symbols)
-    table_env.execute_sql(records_ddl(config))
+    rules = event_rules(config.events.max_event_bytes, config.events.symbols)
+    register_functions(table_env, rules)
+    schemas = jvm.org.apache.flink.table.api.Schema
+    # SQL lets a stream's watermarks through only where the table declares a rowtime.
+    time = jvm.org.apache.flink.table.api.DataTypes.TIMESTAMP_LTZ(3)
+    schema = schemas.newBuilder().columnByMetadata("record_time", time, "rowtime")
+    schema = schema.watermark("record_time", "SOURCE_WATERMARK()").build()
+    table_env._j_tenv.createTemporaryView("records", _records(config, env, rules), schema)
 
     parsed, _ = _row_stream(table_env, transform.parsed("records"))
-    schema = jvm.org.apache.flink.table.api.Schema.newBuilder().watermark("event_time", "SOURCE_WATERMARK()").build()
+    schema = schemas.newBuilder().watermark("event_time", "SOURCE_WATERMARK()").build()
     table_env._j_tenv.createTemporaryView("parsed", parsed, schema)
 
     tables = config.tables

@@ -1,8 +1,8 @@
 """What the job makes of Kafka records, as SQL that knows no connector (docs/contract.md).
 
 A *record table* has the columns `value` BYTES, `kafka_partition` INT, `kafka_offset` BIGINT and `kafka_timestamp`
-BIGINT (epoch ms), and the rowtime attribute `event_time` computed by `ROWTIME`. `parsed()` makes a *parsed view* of
-it, and everything else reads that view, so that a record is validated once however many sinks there are.
+BIGINT (epoch ms). `parsed()` makes a *parsed view* of it, and everything else reads that view, so that a record is
+validated once however many sinks there are. On a stream the view's `event_time` has to be its rowtime attribute.
 """
 
 # ruff: noqa: S608 - the names put into the SQL are this package's own.
@@ -10,10 +10,6 @@ it, and everything else reads that view, so that a record is validated once howe
 from __future__ import annotations
 
 PARSE_FUNCTION = "PARSE_EVENT"
-EVENT_TIME_FUNCTION = "EVENT_TIME_MS"
-
-# The watermark is made in the source, per partition, so rowtime has to be computed there and not behind the parser.
-ROWTIME = f"TO_TIMESTAMP_LTZ({EVENT_TIME_FUNCTION}(`value`), 3)"
 
 # Digits of the fixed-width sort key of a candle's open and close: epoch ms, then a 64-bit offset.
 _TIMESTAMP_DIGITS = 13
@@ -23,9 +19,10 @@ _PRICE_POSITION = _TIMESTAMP_DIGITS + _OFFSET_DIGITS + 1
 
 def parsed(records: str) -> str:
     """Return the query that validates the table `records`: one row per record, `reason` NULL for an event."""
-    # An event needs its raw value no more; what is not carried along is not copied between operators.
+    # An event needs its raw value no more; what is not carried along is not copied between operators. The event time of
+    # what is no event is not NULL, since a rowtime must not be; no window is made of it.
     return f"""
-SELECT kafka_partition, kafka_offset, kafka_timestamp, event_time,
+SELECT kafka_partition, kafka_offset, kafka_timestamp, TO_TIMESTAMP_LTZ(COALESCE(`timestamp`, 0), 3) AS event_time,
        reason, event_id, symbol, price, `user`, `timestamp`, produced_at,
        CASE WHEN reason IS NULL THEN CAST(NULL AS BYTES) ELSE `value` END AS payload
 FROM {records}, LATERAL TABLE({PARSE_FUNCTION}(`value`))"""
@@ -54,15 +51,16 @@ FROM {view} WHERE reason IS NOT NULL"""
 def candles(view: str, window_s: int) -> str:
     """Return the query for candles of `window_s` seconds of event time.
 
-    Open and close are the prices of the smallest and the largest (timestamp, kafka_offset), whatever the order of
-    arrival: MIN and MAX over that pair written with a fixed width, with the price behind it. An event that comes twice
-    changes none of the four prices, and COUNT DISTINCT counts it once.
+    An event is reduced to a sort key: the pair (timestamp, kafka_offset) with a fixed width, and the price behind it.
+    Of an event that the topic holds more than once, the first copy counts. Open and close are the prices of the
+    smallest and the largest key, whatever the order of arrival. State is one key per event of the open windows.
     """
     window_ms = window_s * 1000
     sort_key = (
         f"LPAD(CAST(`timestamp` AS STRING), {_TIMESTAMP_DIGITS}, '0')"
         f" || LPAD(CAST(kafka_offset AS STRING), {_OFFSET_DIGITS}, '0') || CAST(price AS STRING)"
     )
+    price = f"CAST(SUBSTRING(sort_key FROM {_PRICE_POSITION}) AS DOUBLE)"
     # Windows start at multiples of their length since the epoch: arithmetic needs no session time zone.
     return f"""
 SELECT symbol,
@@ -72,12 +70,17 @@ SELECT symbol,
        CAST(SUBSTRING(last_event FROM {_PRICE_POSITION}) AS DOUBLE) AS `close`,
        event_count
 FROM (
-    SELECT symbol, MIN(`timestamp`) AS earliest_ms, MAX(price) AS high, MIN(price) AS low,
-           MIN(sort_key) AS first_event, MAX(sort_key) AS last_event, COUNT(DISTINCT event_id) AS event_count
+    SELECT symbol, MIN(CAST(SUBSTRING(sort_key FROM 1 FOR {_TIMESTAMP_DIGITS}) AS BIGINT)) AS earliest_ms,
+           MAX({price}) AS high, MIN({price}) AS low,
+           MIN(sort_key) AS first_event, MAX(sort_key) AS last_event, COUNT(*) AS event_count
     FROM (
-        SELECT symbol, `timestamp`, price, event_id, window_start, window_end, {sort_key} AS sort_key
-        FROM TABLE(TUMBLE(TABLE {view}, DESCRIPTOR(event_time), INTERVAL '{window_s}' SECOND({len(str(window_s))})))
-        WHERE reason IS NULL
+        SELECT window_start, window_end, symbol, event_id, MIN(sort_key) AS sort_key
+        FROM (
+            SELECT window_start, window_end, symbol, event_id, {sort_key} AS sort_key
+            FROM TABLE(TUMBLE(TABLE {view}, DESCRIPTOR(event_time), INTERVAL '{window_s}' SECOND({len(str(window_s))})))
+            WHERE reason IS NULL
+        )
+        GROUP BY window_start, window_end, symbol, event_id
     )
     GROUP BY window_start, window_end, symbol
 )"""

@@ -42,12 +42,15 @@ final class EventParser {
         VALID
     }
 
-    /** The size limit bounds nesting and numbers, and only the contract's own limits may reject an event. */
+    /** Objects and arrays around a value, the outermost included, that the contract accepts. */
+    private static final int MAX_NESTING_DEPTH = 500;
+
+    /** The size limit bounds numbers and texts, and only the contract's own limits may reject an event. */
     private static final JsonFactory JSON =
             JsonFactory.builder()
                     .streamReadConstraints(
                             StreamReadConstraints.builder()
-                                    .maxNestingDepth(Integer.MAX_VALUE)
+                                    .maxNestingDepth(MAX_NESTING_DEPTH)
                                     .maxNumberLength(Integer.MAX_VALUE)
                                     .maxStringLength(Integer.MAX_VALUE)
                                     .maxNameLength(Integer.MAX_VALUE)
@@ -87,7 +90,7 @@ final class EventParser {
     /**
      * Validates a value; null is a value too.
      *
-     * <p>The last answer is kept, because watermark generator, rowtime and columns ask for the same value in turn, and
+     * <p>The last answer is kept, because the source's event time and the columns ask for the same value in turn, and
      * Flink has copied the array in between.
      */
     ParsedEvent parse(byte[] value) {
