@@ -114,6 +114,17 @@ def test_no_text_makes_the_loader_fail_otherwise(tmp_path_factory: pytest.TempPa
         load_config(path)
 
 
+def test_check_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, VALID.replace("/srv/lab-state", str(tmp_path)))
+    (tmp_path / "connector.jar").touch()
+    assert supervisor.main(["--config", str(path), "check"]) == 1
+    assert "mount the shared directory" in capsys.readouterr().err
+    state = tmp_path / "flink" / "supervisor"
+    state.mkdir(parents=True)
+    assert supervisor.main(["--config", str(path), "check"]) == 0
+    assert not list(state.iterdir())
+
+
 def test_the_fingerprint_follows_the_job_and_nothing_else(tmp_path: Path) -> None:
     def digest(text: str = VALID) -> str:
         return fingerprint(load_config(write(tmp_path, text)))

@@ -10,6 +10,7 @@ from crypto_flink.decision import (
     Adopt,
     Fail,
     Replace,
+    Stop,
     Submit,
     Wait,
     Watch,
@@ -104,8 +105,21 @@ def test_a_job_on_its_way_is_not_replaced_yet(state: str) -> None:
 
 def test_a_stop_on_request_stays() -> None:
     stopped = remembered("a", desired="stopped")
-    for jobs in ([], [job(state="FINISHED")], [job()]):
+    for jobs in ([], [job(state="FINISHED")]):
         assert isinstance(next_action(jobs, stopped, restore=POINT), Wait)
+
+
+@pytest.mark.parametrize("known", ["a", "another"])
+@pytest.mark.parametrize("fingerprint", ["now", "next"])
+def test_a_job_that_runs_after_a_stop_on_request_is_stopped(known: str, fingerprint: str) -> None:
+    stopped = remembered(known, desired="stopped")
+    for unwanted in (job(), job(state="RESTARTING", running=0)):
+        action = next_action([unwanted], stopped, restore=POINT, fingerprint=fingerprint)
+        assert isinstance(action, Stop)
+        assert action.job == unwanted
+    # Only a job that is up can write a savepoint.
+    for unwanted in (job(running=2), job(state="INITIALIZING"), job(state="CANCELLING")):
+        assert isinstance(next_action([unwanted], stopped, restore=POINT), Wait)
 
 
 def test_an_unusable_checkpoint_is_no_start_from_scratch() -> None:

@@ -69,6 +69,46 @@ def test_the_list_of_submissions_does_not_grow_for_ever() -> None:
     assert state.submissions[-1].job_id == "199"
 
 
+def test_the_job_of_the_last_checkpoint_is_not_forgotten() -> None:
+    state = State(job_name="j").with_submission(submission("owner"))
+    state = state.model_copy(update={"last_checkpoint": "file:/state/owner/chk-7"})
+    for number in range(200):
+        state = state.with_submission(submission(str(number)))
+    assert state.submission("owner") is not None
+    assert len(state.submissions) == 51
+
+    # Also of a checkpoint that was found in the directory, and never seen while its job ran.
+    resumed = submission("b").model_copy(update={"restored_from": "file:/state/199/chk-1"})
+    state = state.with_submission(resumed)
+    for number in range(200, 400):
+        state = state.with_submission(submission(str(number)))
+    assert state.submission("199") is not None
+    assert len(state.submissions) == 51
+
+
+def test_one_process_at_a_time_changes_the_job(tmp_path: Path) -> None:
+    store = StateStore(tmp_path, "j")
+    with store.changing_job(block=True) as first, StateStore(tmp_path, "j").changing_job(block=False) as second:
+        assert first is not None
+        assert second is None
+    with store.changing_job(block=False) as third:
+        assert third is not None
+
+
+def test_a_check_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = StateStore(tmp_path, "j")
+    store.check()
+    assert not list(tmp_path.iterdir())
+    store.update(lambda state: state)
+    before = {path: path.stat() for path in tmp_path.iterdir()}
+    store.check()
+    assert {path: path.stat() for path in tmp_path.iterdir()} == before
+    # Root may write anything, so that permissions alone would not show it.
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode == os.W_OK))
+    with pytest.raises(StateError, match="give it to this user"):
+        store.check()
+
+
 def test_only_one_supervisor_has_the_lock(tmp_path: Path) -> None:
     with StateStore(tmp_path, "j").exclusive():
         with pytest.raises(StateError, match="another supervisor"), StateStore(tmp_path, "j").exclusive():

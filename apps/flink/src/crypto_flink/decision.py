@@ -64,6 +64,14 @@ class Replace:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Stop the job with a savepoint, since it should not run."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(frozen=True)
 class Submit:
     """Give the job to the cluster."""
 
@@ -71,7 +79,7 @@ class Submit:
     reason: str
 
 
-Action = Wait | Fail | Adopt | Watch | Replace | Submit
+Action = Wait | Fail | Adopt | Watch | Replace | Stop | Submit
 
 
 def is_restore_failure(failure: str) -> bool:
@@ -111,10 +119,19 @@ def decide(
             EXIT_DUPLICATE,
         )
     if state.desired == "stopped":
+        if active:
+            return _decide_unwanted(active[0])
         return Wait("stopped on request; start the supervisor again to resume")
     if active:
         return _decide_active(active[0], state, fingerprint)
     return _decide_absent(jobs, free_slots, state, restore, parallelism, start_fresh, last_failure)
+
+
+def _decide_unwanted(job: Job) -> Action:
+    # Somebody submitted it after the request, or the one who was to stop it has died.
+    if job.is_up or job.state == "RESTARTING":
+        return Stop(job, "it runs although a stop was requested")
+    return Wait(f"job {job.job_id} is {job.state}; it will be stopped, as requested, once it runs")
 
 
 def _decide_active(job: Job, state: State, fingerprint: str) -> Action:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlparse
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-# Older ones have been replaced by checkpoints of younger ones long since.
+# Older ones have been replaced by checkpoints of younger ones long since, save that of the last checkpoint.
 _SUBMISSIONS_KEPT = 50
 
 
@@ -49,9 +49,17 @@ class State(BaseModel):
     last_checkpoint: str | None = None
 
     def with_submission(self, submission: Submission) -> State:
-        """Return the state after a submission."""
-        submissions = (*self.submissions, submission)[-_SUBMISSIONS_KEPT:]
-        return self.model_copy(update={"submissions": submissions})
+        """Return the state after a submission.
+
+        The job of the last checkpoint is never forgotten: however many submissions fail, its directory is where a
+        checkpoint younger than the last one seen would be. What the job is to resume from has been seen, too.
+        """
+        last_checkpoint = submission.restored_from or self.last_checkpoint
+        owner = local_path(last_checkpoint).parent.name if last_checkpoint else None
+        entries = (*self.submissions, submission)
+        old, recent = entries[:-_SUBMISSIONS_KEPT], entries[-_SUBMISSIONS_KEPT:]
+        kept = tuple(entry for entry in old if entry.job_id == owner)
+        return self.model_copy(update={"submissions": (*kept, *recent), "last_checkpoint": last_checkpoint})
 
     def submission(self, job_id: str) -> Submission | None:
         """Return what is known of a job."""
@@ -102,6 +110,38 @@ class StateStore:
                 return state
         except OSError as error:
             raise StateError(f"{self._directory} cannot be written ({error}): give it to this user") from error
+
+    def check(self) -> None:
+        """Check that the state can be read and, as far as permissions tell, written; change nothing.
+
+        Raises:
+            StateError: see `update`.
+        """
+        self.read()
+        files = [path for path in self._directory.glob(f"{self._job_name}.*") if path.suffix != ".json"]
+        refused = [path for path in [self._directory, *files] if not os.access(path, os.W_OK)]
+        if refused or not os.access(self._directory, os.X_OK):
+            listed = ", ".join(str(path) for path in refused or [self._directory])
+            raise StateError(f"{listed} cannot be written: give it to this user")
+
+    @contextmanager
+    def changing_job(self, *, block: bool) -> Iterator[IO[str] | None]:
+        """Hold the right to submit or stop the job; gives the lock file, which a child process may inherit.
+
+        Gives None where another process has the right, unless told to wait for it with `block`.
+
+        Raises:
+            StateError: the directory cannot be written.
+        """
+        with ExitStack() as stack:
+            file: IO[str] | None
+            try:
+                file = stack.enter_context(_locked(self._path.with_suffix(".job-lock"), block=block))
+            except BlockingIOError:
+                file = None
+            except OSError as error:
+                raise StateError(f"{self._directory} cannot be written ({error}): give it to this user") from error
+            yield file
 
     @contextmanager
     def exclusive(self) -> Iterator[IO[str]]:

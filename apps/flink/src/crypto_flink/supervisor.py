@@ -2,7 +2,8 @@
 
 The job is never given to the cluster twice. The supervisor holds a lock in the shared directory, which the submitting
 process inherits; it draws the job id itself and writes it down first; and it submits only when the JobManager answers
-and lists no job of that name that might still run.
+and lists no job of that name that might still run. A second lock lets only one process at a time submit or stop the
+job, so that a `stop` cannot pass by a submission that is under way.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from crypto_flink.decision import (
     Adopt,
     Fail,
     Replace,
+    Stop,
     Submit,
     Wait,
     Watch,
@@ -66,7 +68,8 @@ def newest(config: Config, state: State) -> RestorePoint | None:
         StateError: the shared directory cannot be read.
     """
     job_ids = [submission.job_id for submission in state.submissions]
-    return newest_restore_point(config.job.checkpoint_dir, job_ids, state.savepoints)
+    known = (state.last_checkpoint,) if state.last_checkpoint else ()
+    return newest_restore_point(config.job.checkpoint_dir, job_ids, (*state.savepoints, *known))
 
 
 def stop_with_savepoint(
@@ -193,8 +196,8 @@ class Supervisor:
                 self._remember(job.job_id, None, None, "found running")
             case Watch(job):
                 self._watch(job, state)
-            case Replace(job, reason):
-                self._replace(job, reason)
+            case Replace(job, reason) | Stop(job, reason):
+                self._end_job(job, reason, state)
             case Submit(restore, reason):
                 if time.monotonic() >= self._not_before_s:
                     self._submit(restore, reason)
@@ -232,15 +235,23 @@ class Supervisor:
             self._client_failure = failure
             self._rest.cancel(job.job_id)
 
-    def _replace(self, job: Job, reason: str) -> None:
-        self._say(f"stopping job {job.job_id} with a savepoint: {reason}")
-        try:
-            path = stop_with_savepoint(self._config, self._rest, self._store, job, self._beat)
-            log.info("job %s stopped with savepoint %s", job.job_id, path)
-        except ClusterRefusedError as error:
-            # Its last checkpoint is retained: what was read since is read again, and written once all the same.
-            log.warning("no savepoint of job %s (%s): cancelling it, to resume from its checkpoint", job.job_id, error)
-            self._rest.cancel(job.job_id)
+    def _end_job(self, job: Job, reason: str, state: State) -> None:
+        with self._store.changing_job(block=False) as lock:
+            if lock is None:
+                self._say(f"another process is stopping job {job.job_id}")
+                return
+            # Meanwhile a `stop` may have come and gone.
+            active = [found.job_id for found in self._rest.jobs(job.name) if not found.is_terminal]
+            if self._store.read().desired != state.desired or active != [job.job_id]:
+                return
+            self._say(f"stopping job {job.job_id} with a savepoint: {reason}")
+            try:
+                path = stop_with_savepoint(self._config, self._rest, self._store, job, self._beat)
+                log.info("job %s stopped with savepoint %s", job.job_id, path)
+            except ClusterRefusedError as error:
+                # Its last checkpoint is retained: what was read since is read again, and written once all the same.
+                log.warning("no savepoint of job %s (%s): cancelling it; its checkpoint stays", job.job_id, error)
+                self._rest.cancel(job.job_id)
 
     def _remember(self, job_id: str, definition: str | None, restored_from: str | None, reason: str) -> None:
         submission = Submission(
@@ -253,6 +264,13 @@ class Supervisor:
         self._store.update(lambda state: state.with_submission(submission))
 
     def _submit(self, restore: RestorePoint | None, reason: str) -> None:
+        with self._store.changing_job(block=False) as lock:
+            if lock is None:
+                self._say("another process is stopping the job")
+            elif self._store.read().desired == "running":  # a `stop` may have come since the decision
+                self._submit_locked(restore, reason, lock)
+
+    def _submit_locked(self, restore: RestorePoint | None, reason: str, lock: IO[str]) -> None:
         job_id = secrets.token_hex(16)
         source = restore.uri if restore else None
         self._say(
@@ -261,7 +279,7 @@ class Supervisor:
         )
         self._remember(job_id, self._fingerprint, source, reason)
         self._client_failure = ""
-        exit_code, output = self._run_client(job_id, source)
+        exit_code, output = self._run_client(job_id, source, lock)
         if exit_code == 0:
             self._metrics.submission("resumed" if restore else "fresh")
             log.info("submitted job %s", job_id)
@@ -275,20 +293,21 @@ class Supervisor:
             "submission of job %s failed (exit code %s), next try in %.0f s:\n%s", job_id, exit_code, delay_s, output
         )
 
-    def _run_client(self, job_id: str, restore_from: str | None) -> tuple[int, str]:
+    def _run_client(self, job_id: str, restore_from: str | None, lock: IO[str]) -> tuple[int, str]:
         """Run the submitting client; return its exit code and the end of its output."""
         command = [sys.executable, "-m", "crypto_flink.client", "--config", str(self._config_path), "--job-id", job_id]
         if restore_from is not None:
             command += ["--restore-from", restore_from]
         with tempfile.TemporaryFile() as output:
-            # The client holds the lock too: should this process be killed, no other starts before the client is done.
+            # The client holds the locks too: should this process be killed, no other one starts, submits or stops
+            # before the client is done.
             client = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **client_environment(self._config)},
-                pass_fds=[self._lock.fileno()] if self._lock else [],
+                pass_fds=[held.fileno() for held in (self._lock, lock) if held],
                 start_new_session=True,
             )
             deadline = time.monotonic() + self._config.flink.submit_timeout_s
@@ -304,11 +323,12 @@ class Supervisor:
 
     def _stop_job(self) -> None:
         try:
-            for job in self._rest.jobs(self._config.job.name):
-                if not job.is_terminal:
-                    path = stop_with_savepoint(self._config, self._rest, self._store, job)
-                    log.info("job %s stopped with savepoint %s", job.job_id, path)
-        except (ClusterRefusedError, ClusterUnavailableError) as error:
+            with self._store.changing_job(block=True):
+                for job in self._rest.jobs(self._config.job.name):
+                    if not job.is_terminal:
+                        path = stop_with_savepoint(self._config, self._rest, self._store, job)
+                        log.info("job %s stopped with savepoint %s", job.job_id, path)
+        except (ClusterRefusedError, ClusterUnavailableError, StateError) as error:
             log.error("the job was not stopped: %s", error)
 
 
@@ -361,6 +381,15 @@ def _definition(state: State, job: Job, config: Config) -> str:
 def _stop(config: Config) -> int:
     store = StateStore(config.state_dir, config.job.name)
     rest = FlinkRest(config.flink.rest_url)
+    with store.changing_job(block=False) as lock:
+        if lock is not None:
+            return _stop_locked(config, store, rest)
+    print("waiting for a submission or a stop that is under way", file=sys.stderr)
+    with store.changing_job(block=True):
+        return _stop_locked(config, store, rest)
+
+
+def _stop_locked(config: Config, store: StateStore, rest: FlinkRest) -> int:
     jobs = [job for job in rest.jobs(config.job.name) if not job.is_terminal]
     if len(jobs) > 1:
         print(f"{len(jobs)} jobs named {config.job.name} run: cancel all but one first", file=sys.stderr)
@@ -372,6 +401,7 @@ def _stop(config: Config) -> int:
         print(f"no job named {config.job.name} runs")
         return 0
     try:
+        _await_start(config, rest, jobs[0])
         path = stop_with_savepoint(config, rest, store, jobs[0])
     except (ClusterRefusedError, ClusterUnavailableError) as error:
         store.update(lambda state: state.model_copy(update={"desired": previous}))
@@ -381,10 +411,18 @@ def _stop(config: Config) -> int:
     return 0
 
 
+def _await_start(config: Config, rest: FlinkRest, job: Job) -> None:
+    """Give a job that was just submitted the time to start, since only a job that is up can write a savepoint."""
+    deadline = time.monotonic() + config.flink.savepoint_timeout_s
+    while not job.is_up and job.state in {"INITIALIZING", "CREATED", "RUNNING"} and time.monotonic() < deadline:
+        time.sleep(_CHILD_POLL_S)
+        job = next(found for found in rest.jobs(job.name) if found.job_id == job.job_id)
+
+
 def _check(config: Config) -> int:
     digest = fingerprint(config)
     client_environment(config)
-    StateStore(config.state_dir, config.job.name).update(lambda state: state)
+    StateStore(config.state_dir, config.job.name).check()
     print(f"configuration of {config.job.name} is usable, definition {digest}")
     return 0
 
