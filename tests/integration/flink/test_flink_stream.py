@@ -22,7 +22,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 from flink_cluster import PYTHON, FlinkCluster, connector_jars, flink_home, python_environment
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from services import REPOSITORY, KafkaServer, PostgresServer, free_port, wait_until
 
 FIXTURE = json.loads((REPOSITORY / "tests" / "fixtures" / "events.json").read_text())
@@ -530,6 +530,53 @@ def test_flink_supervisor_keeps_one_job_and_its_state(
     assert "could not resume from" in lab.log.read_text()
     assert not cluster.active_jobs(lab.name)
     assert database.count("crypto_prices_flink") == 6
+
+
+def test_flink_job_skips_no_events_in_silence(
+    lab: Lab, producer: KafkaProducer, database: Database, cluster: FlinkCluster, kafka: KafkaServer
+) -> None:
+    """A topic that was created anew, or cut off beyond what was read, is exit code 3, as Spark refuses it."""
+
+    def run_refused(cause: str) -> None:
+        lab.start(ready=False)
+        assert lab.supervisor is not None
+        assert lab.supervisor.wait(timeout=120) == 3
+        said = lab.log.read_text().splitlines()[-1]
+        assert cause in said
+        assert "start_fresh" in said
+        assert not cluster.active_jobs(lab.name)
+
+    lab.configure(job={"parallelism": 1}, events={"log_events": False})
+    lab.start()
+    for number in range(3):
+        send(producer, lab.name, 0, event(price=number + 1.0))
+    wait_until(lambda: database.count("crypto_prices_flink") == 3, "the first rows", 60)
+    assert lab.call("stop").returncode == 0
+    assert lab.stop() == 0
+
+    # The same name, and more messages than before: Flink would go on with the fourth.
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    admin.delete_topics([lab.name])
+    wait_until(lambda: lab.name not in admin.list_topics(), "the topic's end", 30)
+    kafka.create_topic(lab.name)
+    for number in range(5):
+        send(producer, lab.name, 0, event(price=number + 10.0))
+    run_refused("belongs to another topic")
+
+    lab.configure(flink={"on_incompatible_checkpoint": "start_fresh"})
+    lab.start()
+    wait_until(lambda: database.count("crypto_prices_flink") == 8, "the new topic's rows", 60)
+    assert lab.call("stop").returncode == 0
+    assert lab.stop() == 0
+
+    # Cut off beyond what was read.
+    for number in range(3):
+        send(producer, lab.name, 0, event(price=number + 20.0))
+    admin.delete_records({TopicPartition(lab.name, 0): 7})
+    admin.close()
+    lab.configure(flink={"on_incompatible_checkpoint": "fail"})
+    run_refused("OffsetOutOfRange")
+    assert database.count("crypto_prices_flink") == 8
 
 
 def test_flink_client_refuses_a_bad_configuration(lab: Lab) -> None:

@@ -134,6 +134,24 @@ def test_an_unusable_checkpoint_is_no_start_from_scratch() -> None:
     assert allowed == Submit(None, "job a is FAILED")
 
 
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "file:/state/a/chk-7 belongs to another topic: to one with id x, while t has id y",
+        "Caused by: x.OffsetOutOfRangeException: Fetch position FetchPosition{offset=7} is out of range for t-0",
+    ],
+)
+def test_skipped_events_are_no_detail(cause: str) -> None:
+    state = remembered("a", restored="file:/state/a/chk-7")
+    failure = f"Picked up JAVA_TOOL_OPTIONS: -Xmx1g\n{cause}\nCaused by: something further down"
+    action = next_action([], state, restore=POINT, last_failure=failure)
+    assert isinstance(action, Fail)
+    assert action.exit_code == EXIT_CHECKPOINT
+    assert action.reason.endswith(cause)
+    assert "start_fresh" in action.reason
+    assert isinstance(next_action([], state, restore=POINT, last_failure=failure, start_fresh=True), Submit)
+
+
 def test_another_failure_is_tried_again_with_its_state() -> None:
     state = remembered("a", restored="file:/state/a/chk-7")
     failed = [job(state="FAILED", running=0)]
@@ -158,6 +176,8 @@ def test_a_checkpoint_that_vanished_is_no_start_from_scratch() -> None:
         "java.lang.IllegalStateException: ... Cannot map checkpoint/savepoint state for operator x to the new program",
         "Unexpected magic number\n\tat DefaultExecutionGraphFactory.tryRestoreExecutionGraphFromSavepoint(D.java:217)",
         "Caused by: org.apache.flink.util.StateMigrationException: The new key serializer must be compatible.",
+        "file:/state/a/chk-7 belongs to another topic: to one with id x, while t has id y",
+        "Caused by: org.apache.kafka.clients.consumer.OffsetOutOfRangeException: Fetch position 7 is out of range",
     ],
 )
 def test_restore_failures_are_known(failure: str) -> None:

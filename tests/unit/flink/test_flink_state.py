@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from crypto_flink.state import State, StateError, StateStore, Submission, local_path, newest_restore_point
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -53,6 +53,7 @@ def test_flinks_paths_are_understood(uri: str) -> None:
     assert local_path(uri) == Path("/a/b")
 
 
+@settings(deadline=None)  # each change is written through to the disk, and that takes its time
 @given(st.lists(st.text("abcdef0123456789", min_size=1), max_size=5))
 def test_state_survives_a_round_trip(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:
     store = StateStore(tmp_path_factory.mktemp("state"), "j")
@@ -84,6 +85,18 @@ def test_the_job_of_the_last_checkpoint_is_not_forgotten() -> None:
         state = state.with_submission(submission(str(number)))
     assert state.submission("199") is not None
     assert len(state.submissions) == 51
+
+
+def test_what_belongs_to_another_topic_is_forgotten() -> None:
+    state = State(job_name="j", savepoints=("file:/s",), last_checkpoint="file:/state/a/chk-7")
+    state = state.with_submission(submission("a")).with_submission(submission("b"))
+    state = state.with_topic("x")
+    assert state.topic_id == "x"
+    assert state.savepoints, "a state of a supervisor that did not know the topic"
+    assert state.with_topic("x") == state
+    other = state.with_topic("y")
+    assert [entry.job_id for entry in other.submissions] == ["b"]
+    assert (other.savepoints, other.last_checkpoint, other.topic_id) == ((), None, "y")
 
 
 def test_one_process_at_a_time_changes_the_job(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from crypto_flink import supervisor
 from crypto_flink.config import Config
 from crypto_flink.decision import Action
-from crypto_flink.rest import ClusterRefusedError, Job
+from crypto_flink.rest import Checkpoints, ClusterRefusedError, Job
 from crypto_flink.state import State, StateStore, Submission
 
 
@@ -23,9 +23,10 @@ class FakeCluster:
         self.listed: list[Job] = []
         self.savepoints = 0
         self.refuses_savepoints = False
+        self.last_failure = ""
 
-    def start(self, job_id: str, running: int = 3) -> None:
-        self.listed.append(Job(job_id, "j", "RUNNING", 0, 3, running))
+    def start(self, job_id: str, running: int = 3, state: str = "RUNNING") -> None:
+        self.listed.append(Job(job_id, "j", state, 0, 3, running))
 
     def _end(self, job_id: str, state: str) -> None:
         self.listed = [replace(job, state=state) if job.job_id == job_id else job for job in self.listed]
@@ -40,7 +41,13 @@ class FakeCluster:
         return 3
 
     def failure(self, _: str) -> str:
-        return ""
+        return self.last_failure
+
+    def checkpoints(self, _: str) -> Checkpoints:
+        return Checkpoints(5, 0, None, None, None, None)
+
+    def restarts(self, _: str) -> int:
+        return 1
 
     def start_stop_with_savepoint(self, job_id: str, directory: str) -> str:
         job = next(job for job in self.listed if job.job_id == job_id)
@@ -221,3 +228,24 @@ def test_the_client_holds_the_lock_beyond_its_supervisors_death(
         os.close(number)
     with store.changing_job(block=False) as other:
         assert other is not None
+
+
+def test_a_job_whose_next_events_are_gone_is_given_up(
+    watcher: supervisor.Supervisor, cluster: FakeCluster, store: StateStore
+) -> None:
+    """Also one that has long since taken its state back."""
+    store.update(
+        lambda state: state.with_submission(
+            Submission(job_id="a", submitted_at_ms=0, fingerprint=None, restored_from="file:/x/chk-1", reason="")
+        )
+    )
+    cluster.start("a", state="RESTARTING", running=0)
+    cluster.last_failure = "Writing records to JDBC failed."
+    watcher._step()
+    assert [job.state for job in cluster.listed] == ["RESTARTING"]
+    cluster.last_failure = "x.OffsetOutOfRangeException: Fetch position 7 is out of range"
+    watcher._step()
+    assert [job.state for job in cluster.listed] == ["CANCELED"]
+    with pytest.raises(supervisor.GaveUpError, match="out of range") as caught:
+        watcher._step()
+    assert caught.value.exit_code == 3

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 from crypto_flink.config import ConfigError, load_config
-from crypto_flink.job import submit
+from crypto_flink.decision import EXIT_CHECKPOINT
+from crypto_flink.job import TopicChangedError, submit
 
 
 def main() -> int:
-    """Return the exit code: 0 submitted, 2 unusable configuration."""
+    """Return the exit code: 0 submitted, 2 unusable configuration, 3 state of another topic."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="TOML file")
     parser.add_argument("--restore-from", help="path of the checkpoint or savepoint to resume from")
@@ -28,6 +29,9 @@ def main() -> int:
     except ConfigError as error:
         print(f"configuration: {error}", file=sys.stderr)
         return 2
+    except TopicChangedError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CHECKPOINT
     print(result if arguments.dry_run else f"submitted job {result}")
     return 0
 

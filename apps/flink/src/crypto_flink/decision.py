@@ -12,8 +12,13 @@ EXIT_CONFIG = 2
 EXIT_CHECKPOINT = 3
 EXIT_DUPLICATE = 4
 
+TOPIC_CHANGED = "belongs to another topic"
+# What Kafka's client says when the topic has been cut off, or made anew, behind the job's offsets.
+_EVENTS_GONE = ("OffsetOutOfRangeException", "NoOffsetForPartitionException")
 # What Flink says when state cannot be read, found or mapped to the job.
 _RESTORE_FAILURES = (
+    TOPIC_CHANGED,
+    *_EVENTS_GONE,
     "tryRestoreExecutionGraphFromSavepoint",
     "Failed to rollback to checkpoint/savepoint",
     "Cannot map checkpoint/savepoint state",
@@ -83,8 +88,13 @@ Action = Wait | Fail | Adopt | Watch | Replace | Stop | Submit
 
 
 def is_restore_failure(failure: str) -> bool:
-    """Tell whether a stack trace says that the job could not take its state back."""
+    """Tell whether a stack trace says that the job could not take its state back, or not go on from it."""
     return any(sign in failure for sign in _RESTORE_FAILURES)
+
+
+def is_data_loss(failure: str) -> bool:
+    """Tell whether a stack trace says that Kafka no longer has what the job wants to read."""
+    return any(sign in failure for sign in _EVENTS_GONE)
 
 
 def decide(
@@ -158,7 +168,7 @@ def _decide_absent(
         if not start_fresh:
             return Fail(
                 f"job {last.job_id} could not resume from {last.restored_from}: it was not started anew, because"
-                " that would lose open candles. Bring back the definition that wrote this checkpoint, or set"
+                " that would lose open candles. Bring back what this checkpoint was made with, or set"
                 ' flink.on_incompatible_checkpoint = "start_fresh" to read the topic again from'
                 f" kafka.starting_offsets. Cause: {_cause(last_failure)}",
                 EXIT_CHECKPOINT,
@@ -184,5 +194,7 @@ def _reason(jobs: Sequence[Job], state: State) -> str:
 
 
 def _cause(failure: str) -> str:
-    causes = [line.strip() for line in failure.splitlines() if line.startswith("Caused by:")]
-    return (causes or [failure.strip().splitlines()[0]])[-1]
+    lines = [line.strip() for line in failure.strip().splitlines()]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    signs = [line for line in lines if is_data_loss(line) or TOPIC_CHANGED in line]
+    return signs[0] if signs else (causes or lines[:1])[-1]

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_flink import transform
 from crypto_flink.config import Config, ConfigError
+from crypto_flink.decision import TOPIC_CHANGED
 from crypto_flink.functions import event_rules, register_functions
+from crypto_flink.state import StateStore
 
 if TYPE_CHECKING:
     from pyflink.datastream import StreamExecutionEnvironment
@@ -206,11 +208,37 @@ def build(config: Config, env: StreamExecutionEnvironment) -> None:
         stream.print().setParallelism(1).name("log").uid("log-sink")
 
 
+class TopicChangedError(Exception):
+    """The state to resume from was made of another topic."""
+
+
+def _check_topic(config: Config, restore_from: str | None) -> None:
+    """Compare the topic with the one that the state belongs to, and remember it.
+
+    Flink by itself would go on at the old topic's offsets, and skip what the new one has before them.
+    """
+    from pyflink.java_gateway import get_gateway
+
+    source = get_gateway().jvm.cryptostream.flink.RecordSource
+    found = str(source.topicId(config.kafka.bootstrap_servers, config.kafka.topic))
+    store = StateStore(config.state_dir, config.job.name)
+    known = store.read().topic_id
+    if restore_from is not None and known not in {None, found}:
+        raise TopicChangedError(
+            f"{restore_from} {TOPIC_CHANGED}: to one with id {known}, while {config.kafka.topic} has id {found};"
+            " it was created anew, or another one is configured"
+        )
+    if known != found:
+        store.update(lambda state: state.with_topic(found))
+
+
 def submit(config: Config, *, restore_from: str | None = None, job_id: str | None = None, dry_run: bool = False) -> str:
     """Build the job and hand it to the cluster; return the job id, or the execution plan of a dry run.
 
     Raises:
         ConfigError: a file named in the configuration cannot be used.
+        TopicChangedError: `restore_from` was made of another topic.
+        StateError: the shared directory cannot be used.
         Exception: whatever Java threw.
     """
     os.environ.update(client_environment(config))
@@ -227,4 +255,5 @@ def submit(config: Config, *, restore_from: str | None = None, job_id: str | Non
     build(config, env)
     if dry_run:
         return str(env.get_execution_plan())
+    _check_topic(config, restore_from)
     return str(env.execute_async(config.job.name).get_job_id())

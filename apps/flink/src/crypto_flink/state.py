@@ -47,6 +47,8 @@ class State(BaseModel):
     # The last complete checkpoint seen. If it is there no more and nothing younger is, the shared directory is not
     # what it was, and starting from scratch would hide that.
     last_checkpoint: str | None = None
+    # Of the topic that the last submission was to read; a topic that is created anew has another one.
+    topic_id: str | None = None
 
     def with_submission(self, submission: Submission) -> State:
         """Return the state after a submission.
@@ -60,6 +62,12 @@ class State(BaseModel):
         old, recent = entries[:-_SUBMISSIONS_KEPT], entries[-_SUBMISSIONS_KEPT:]
         kept = tuple(entry for entry in old if entry.job_id == owner)
         return self.model_copy(update={"submissions": (*kept, *recent), "last_checkpoint": last_checkpoint})
+
+    def with_topic(self, topic_id: str) -> State:
+        """Return the state for a job that reads this topic: without what belongs to another one, save the last job."""
+        if self.topic_id in {None, topic_id}:
+            return self.model_copy(update={"topic_id": topic_id})
+        return State(job_name=self.job_name, desired=self.desired, submissions=self.submissions[-1:], topic_id=topic_id)
 
     def submission(self, job_id: str) -> Submission | None:
         """Return what is known of a job."""

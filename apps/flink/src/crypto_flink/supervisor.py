@@ -35,6 +35,7 @@ from crypto_flink.decision import (
     Wait,
     Watch,
     decide,
+    is_data_loss,
     is_restore_failure,
 )
 from crypto_flink.fingerprint import fingerprint
@@ -222,16 +223,18 @@ class Supervisor:
             self._store.update(lambda current: current.model_copy(update={"last_checkpoint": path}))
 
     def _look_for_restore_failure(self, job: Job, state: State) -> None:
-        """State that tasks cannot read makes the cluster restart the job for ever: end that.
+        """State that tasks cannot read, or not go on from, makes the cluster restart the job for ever: end that.
 
         A job that has written checkpoints has read its state, and fails for some other reason.
         """
         submission = state.submission(job.job_id)
-        if submission is None or submission.restored_from is None or self._rest.checkpoints(job.job_id).completed:
+        if submission is None:
             return
         failure = self._rest.failure(job.job_id)
-        if is_restore_failure(failure):
-            log.error("job %s cannot take back its state from %s", job.job_id, submission.restored_from)
+        checkpoints = self._rest.checkpoints(job.job_id).completed
+        resumes = submission.restored_from is not None and not checkpoints
+        if (resumes and is_restore_failure(failure)) or is_data_loss(failure):
+            log.error("job %s cannot go on from its state: %s", job.job_id, failure.partition("\n")[0])
             self._client_failure = failure
             self._rest.cancel(job.job_id)
 

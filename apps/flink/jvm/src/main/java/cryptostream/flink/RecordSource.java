@@ -1,10 +1,15 @@
 package cryptostream.flink;
 
 import java.time.Duration;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.connector.kafka.source.KafkaSource;
 import org.apache.flink.connector.kafka.source.enumerator.initializer.OffsetsInitializer;
 import org.apache.flink.connector.kafka.source.reader.deserializer.KafkaRecordDeserializationSchema;
+import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.AdminClient;
+import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.AdminClientConfig;
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
@@ -27,6 +32,8 @@ import org.apache.flink.util.Collector;
 public final class RecordSource {
 
     static final int VALUE = 0;
+
+    private static final long TOPIC_ID_TIMEOUT_S = 60;
 
     private RecordSource() {}
 
@@ -63,12 +70,31 @@ public final class RecordSource {
                         .setGroupId(name)
                         .setClientIdPrefix(name)
                         .setProperty("fetch.max.wait.ms", "10")
-                        .setStartingOffsets(earliest ? OffsetsInitializer.earliest() : OffsetsInitializer.latest())
+                        .setStartingOffsets(
+                                new StrictOffsets(
+                                        earliest ? OffsetsInitializer.earliest() : OffsetsInitializer.latest()))
                         .setDeserializer(new Rows(typeInformation))
                         .build();
         EventTimes eventTimes =
                 new EventTimes(rules, Duration.ofMillis(watermarkDelayMs), Duration.ofMillis(idleTimeoutMs));
         return environment.fromSource(source, eventTimes, "records").uid("records-source");
+    }
+
+    /**
+     * Asks the brokers for a topic's id. A topic that is deleted and created again has another one.
+     *
+     * @throws Exception the brokers do not answer, or have no such topic
+     */
+    public static String topicId(String bootstrapServers, String topic) throws Exception {
+        try (AdminClient admin =
+                AdminClient.create(Map.of(AdminClientConfig.BOOTSTRAP_SERVERS_CONFIG, (Object) bootstrapServers))) {
+            return admin.describeTopics(List.of(topic))
+                    .allTopicNames()
+                    .get(TOPIC_ID_TIMEOUT_S, TimeUnit.SECONDS)
+                    .get(topic)
+                    .topicId()
+                    .toString();
+        }
     }
 
     private record Rows(TypeInformation<RowData> typeInformation) implements KafkaRecordDeserializationSchema<RowData> {
