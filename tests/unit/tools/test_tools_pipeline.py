@@ -59,7 +59,7 @@ def test_tape_with_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"topology": "enormous"}, "TOPOLOGY=enormous: known are mini, small"),
+        ({"topology": "enormous"}, "TOPOLOGY=enormous: known are ha, mini, small"),
         ({"subnet": "10.77.0.1/24"}, "SUBNET=10.77.0.1/24: give an IPv4 network in CIDR notation"),
         ({"subnet": "10.77.0.0"}, "SUBNET=10.77.0.0: give an IPv4 network in CIDR notation"),
         ({"source": "binance"}, "SOURCE=binance: known are coinbase_rest, coinbase_ws, tape"),

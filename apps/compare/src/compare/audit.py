@@ -161,7 +161,7 @@ def compare_engine(
 
 
 def closed_windows(topic: Topic, expected: Iterable[tuple[str, int]], closed_after_s: int) -> set[tuple[str, int]]:
-    """Return the windows that began at least `closed_after_s` before the newest event: every engine has written them."""
+    """Return the windows that began `closed_after_s` or more before the newest event: every engine has written them."""
     newest_ms = max((event.timestamp_ms for event in topic.events.values()), default=0)
     return {key for key in expected if key[1] + closed_after_s * 1000 <= newest_ms}
 

@@ -90,7 +90,7 @@ def _document(value: bytes | None, max_event_bytes: int) -> dict[str, Any]:
 
 
 def _nesting(text: str) -> int:
-    """Return how deep objects and arrays lie in each other, 1 for a plain object; of text that may be no JSON at all."""
+    """Return how deep objects and arrays lie in each other, 1 for a plain object; the text may be no JSON at all."""
     depth = deepest = 0
     for bracket in re.findall(r"[\[{\]}]", re.sub(r'"(?:[^"\\]|\\.)*+"', "", text, flags=re.DOTALL)):
         depth += 1 if bracket in "[{" else -1

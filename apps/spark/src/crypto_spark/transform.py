@@ -38,7 +38,8 @@ CANDLE_COLUMNS: Final = ("symbol", "window_start", "open", "high", "low", "close
 
 ENGINE: Final = "spark"
 
-# Stricter than Spark's defaults, which take single quotes and NaN for JSON. Lengths: whatever fits into a message; depth: the contract's.
+# Stricter than Spark's defaults, which take single quotes and NaN for JSON. Lengths: whatever fits into a message;
+# depth: the contract's.
 _JSON_OPTIONS: Final = {
     "mode": "PERMISSIVE",
     "allowSingleQuotes": "false",
