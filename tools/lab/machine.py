@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from context import REPOSITORY, Context, LabError, need, progress, wait
+from context import REPOSITORY, Context, LabError, explain, need, progress, wait
 
 # The topology `mini`, and what the host keeps for itself.
 MIN_MEMORY_MIB = 6144 + 1024
@@ -343,8 +343,8 @@ def initialise_terraform(context: Context) -> None:
         done = subprocess.run(init, capture_output=True, text=True, check=False, env=env)
         reached = done.returncode == 0
         if not reached:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            print("         not possible here" + "".join(f"\n           {line}" for line in said[-4:]), flush=True)
+            said = [line for line in explain(done.stdout + done.stderr) if line.strip()]
+            print("         not possible here" + "".join(f"\n           {line}" for line in said[:4]), flush=True)
     if not reached:
         mirror = find_provider_mirror(_places(context)) or _build_provider(context)
         print(f"         using the provider mirror {mirror}", flush=True)
