@@ -174,14 +174,22 @@ def configure(context: Context, options: argparse.Namespace) -> int:
         failed="The services could not be set up (ansible-playbook site.yml).",
         env={"ANSIBLE_NOCOLOR": "1"},
     )
-    said = re.search(r"Prices come from [^'\"\n]+", output)
+    said = source_of_prices(output)
     if said:
-        print(f"         {said[0]}", flush=True)
-        if options.feed == "auto":
+        print(f"         {said}", flush=True)
+        if options.feed == "auto" and options.source != "tape":
             # A running lab keeps its feed, whatever a later try says; FEED=auto tries again.
-            options.feed = "replay" if "replay" in said[0] else "coinbase"
+            options.feed = "replay" if "replay" in said else "coinbase"
             remember_options(context, options)
     return changed(output)
+
+
+def source_of_prices(output: str) -> str:
+    """Return the sentence in which site.yml says where prices come from, which Ansible may have wrapped."""
+    found = re.search(
+        r"Prices come from (the replay[^:]*: rows carry user = replay|the tape|Coinbase)", re.sub(r"\s+", " ", output)
+    )
+    return found[0] if found else ""
 
 
 def changed(output: str) -> int:

@@ -124,6 +124,27 @@ def test_ansible_gets_the_options_with_their_types(
     }  # fmt: skip
 
 
+# Where prices come from
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (
+            "    msg: 'Prices come from the replay of Coinbase on this node (Coinbase cannot be reached\n"
+            "        from here): rows carry user = replay'\n",
+            "Prices come from the replay of Coinbase on this node (Coinbase cannot be reached from here): "
+            "rows carry user = replay",
+        ),
+        ("    msg: Prices come from Coinbase\n", "Prices come from Coinbase"),
+        ("    msg: Prices come from the tape\n", "Prices come from the tape"),
+        ("TASK [Say where prices come from] ***\nskipping: [producer-1]\n", ""),
+    ],
+)
+def test_source_of_prices(output: str, said: str) -> None:
+    assert pipeline.source_of_prices(output) == said
+
+
 # Ansible's recap
 
 
