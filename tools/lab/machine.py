@@ -334,7 +334,9 @@ def initialise_terraform(context: Context) -> None:
     root = context.terraform_root
     stamp = root / ".terraform" / "initialised-for"
     wanted = hashlib.sha256((root / "versions.tf").read_bytes()).hexdigest()
-    if stamp.is_file() and stamp.read_text() == wanted:
+    # Terraform links to the mirror, which may have gone since.
+    linked = (root / ".terraform" / "providers" / PROVIDER).glob("*/*/terraform-provider-external*")
+    if stamp.is_file() and stamp.read_text() == wanted and any(linked):
         return
     terraform = need("terraform", "`make setup` installs it")
     init = [terraform, f"-chdir={root}", "init", "-input=false", "-no-color"]

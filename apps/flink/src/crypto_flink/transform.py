@@ -51,16 +51,19 @@ FROM {view} WHERE reason IS NOT NULL"""
 def candles(view: str, window_s: int) -> str:
     """Return the query for candles of `window_s` seconds of event time.
 
-    An event is reduced to a sort key: the pair (timestamp, kafka_offset) with a fixed width, and the price behind it.
-    Of an event that the topic holds more than once, the first copy counts. Open and close are the prices of the
-    smallest and the largest key, whatever the order of arrival. State is one key per event of the open windows.
+    Open and close are the prices of the smallest and the largest (timestamp, kafka_offset), whatever the order of
+    arrival: MIN and MAX over that pair written with a fixed width, with the price behind it. COUNT DISTINCT counts an
+    event that comes twice once; where it shares its millisecond with another event of its symbol, its last copy takes
+    part in the order, and not its first, as the contract says.
+
+    One aggregation, on purpose. A first one per event would cure that, but a second one behind it closes windows too
+    early whenever all partitions have been idle: the first of its inputs that is active again carries the watermark.
     """
     window_ms = window_s * 1000
     sort_key = (
         f"LPAD(CAST(`timestamp` AS STRING), {_TIMESTAMP_DIGITS}, '0')"
         f" || LPAD(CAST(kafka_offset AS STRING), {_OFFSET_DIGITS}, '0') || CAST(price AS STRING)"
     )
-    price = f"CAST(SUBSTRING(sort_key FROM {_PRICE_POSITION}) AS DOUBLE)"
     # Windows start at multiples of their length since the epoch: arithmetic needs no session time zone.
     return f"""
 SELECT symbol,
@@ -70,17 +73,12 @@ SELECT symbol,
        CAST(SUBSTRING(last_event FROM {_PRICE_POSITION}) AS DOUBLE) AS `close`,
        event_count
 FROM (
-    SELECT symbol, MIN(CAST(SUBSTRING(sort_key FROM 1 FOR {_TIMESTAMP_DIGITS}) AS BIGINT)) AS earliest_ms,
-           MAX({price}) AS high, MIN({price}) AS low,
-           MIN(sort_key) AS first_event, MAX(sort_key) AS last_event, COUNT(*) AS event_count
+    SELECT symbol, MIN(`timestamp`) AS earliest_ms, MAX(price) AS high, MIN(price) AS low,
+           MIN(sort_key) AS first_event, MAX(sort_key) AS last_event, COUNT(DISTINCT event_id) AS event_count
     FROM (
-        SELECT window_start, window_end, symbol, event_id, MIN(sort_key) AS sort_key
-        FROM (
-            SELECT window_start, window_end, symbol, event_id, {sort_key} AS sort_key
-            FROM TABLE(TUMBLE(TABLE {view}, DESCRIPTOR(event_time), INTERVAL '{window_s}' SECOND({len(str(window_s))})))
-            WHERE reason IS NULL
-        )
-        GROUP BY window_start, window_end, symbol, event_id
+        SELECT symbol, `timestamp`, price, event_id, window_start, window_end, {sort_key} AS sort_key
+        FROM TABLE(TUMBLE(TABLE {view}, DESCRIPTOR(event_time), INTERVAL '{window_s}' SECOND({len(str(window_s))})))
+        WHERE reason IS NULL
     )
     GROUP BY window_start, window_end, symbol
 )"""
