@@ -40,6 +40,7 @@ def setup(context: Context) -> None:
     check_distribution(Path("/etc/os-release").read_text())
     check_resources(context)
     install_packages()
+    install_firewall_program()
     install_container_manager()
     raise_inotify_limit()
     install_terraform()
@@ -150,9 +151,33 @@ def install_test_packages() -> None:
         apt_install(["postgresql"])
 
 
+def install_firewall_program() -> None:
+    """Have one of the programs by which LXD and Incus let their nodes' traffic through; they bring none themselves.
+
+    They look for it when they start.
+    """
+    programs = ("nft", "iptables")
+    if any(shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") for program in programs):
+        return
+    apt_install(["nftables"])
+    if client() and _answers():
+        if not Path("/run/systemd/system").is_dir():
+            raise LabError(f"{client()} runs and has not seen the new program nft: restart its daemon, then try again")
+        run(
+            f"restart {daemon_name()}",
+            as_root(["systemctl", "restart", daemon_name()]),
+            f"see `journalctl -u {daemon_name()}`",
+        )
+
+
 def client() -> str:
     """Return the container manager's client: lxc where there is one, else incus, else nothing."""
     return next((name for name in ("lxc", "incus") if shutil.which(name)), "")
+
+
+def daemon_name() -> str:
+    """Return the name of the container manager's unit."""
+    return "incus" if client() == "incus" else "lxd"
 
 
 def install_container_manager() -> None:
@@ -174,8 +199,8 @@ def install_container_manager() -> None:
             f"you may not use {client()}: `sudo adduser {pwd.getpwuid(os.geteuid()).pw_name} {group}`, "
             "then log in again"
         )
-    daemon = "incus" if client() == "incus" else "lxd"
     if Path("/run/systemd/system").is_dir():
+        daemon = daemon_name()
         run(f"start {daemon}", as_root(["systemctl", "start", daemon]), f"see `journalctl -u {daemon}`")
     else:
         _start_without_systemd()

@@ -192,3 +192,14 @@ def test_rules_agree_with_those_of_terraform() -> None:
     assert f">= {machine.PROVIDER_VERSION}," in versions
     pinned = (repository / "terraform" / "providers" / "external" / "go.mod").read_text()
     assert f"terraform-provider-external v{machine.PROVIDER_VERSION}" in pinned
+
+
+@pytest.mark.parametrize(("there", "installed"), [("nft", []), ("iptables", []), ("", ["nftables"])])
+def test_a_firewall_program_is_installed_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, there: str, installed: list[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(shutil, "which", lambda name, **_: name if name == there else None)
+    monkeypatch.setattr(machine, "apt_install", asked.extend)
+    machine.install_firewall_program()
+    assert asked == installed
