@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROLES = REPOSITORY / "ansible" / "roles"
 # aar-doc's example names its task with a colon, which YAML refuses.
@@ -18,25 +20,24 @@ TEMPLATE = """<!-- Written by `make docs` from meta/argument_specs.yml and meta/
 """
 
 
-def write(role: Path) -> None:
-    """Let aar-doc write the README of a role; CalledProcessError when it cannot."""
-    subprocess.run(
-        [Path(sys.executable).with_name("aar-doc"), "--output-mode=replace", f"--output-template={TEMPLATE}", role,
-         "markdown"],
-        check=True,
-    )  # fmt: skip
-
-
-def is_current(role: Path) -> bool:
-    """Tell whether a role's README is what would be written now."""
+def readme(role: Path) -> str:
+    """Return the README of a role as aar-doc writes it; CalledProcessError when it cannot."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, role.name)
         shutil.copytree(role / "meta", copy / "meta")
         if (role / "defaults").is_dir():
             shutil.copytree(role / "defaults", copy / "defaults")
-        write(copy)
-        readme = role / "README.md"
-        return readme.is_file() and readme.read_text() == (copy / "README.md").read_text()
+        specs = copy / "meta" / "argument_specs.yml"
+        content = yaml.safe_load(specs.read_text())
+        # The same options as main's, said once.
+        del content["argument_specs"]["preflight"]
+        specs.write_text(yaml.safe_dump(content, sort_keys=False))
+        subprocess.run(
+            [Path(sys.executable).with_name("aar-doc"), "--output-mode=replace", f"--output-template={TEMPLATE}", copy,
+             "markdown"],
+            check=True,
+        )  # fmt: skip
+        return (copy / "README.md").read_text()
 
 
 def main() -> int:
@@ -47,9 +48,11 @@ def main() -> int:
     roles = sorted(path.parents[1] for path in ROLES.glob("*/meta/argument_specs.yml"))
     if not check:
         for role in roles:
-            write(role)
+            (role / "README.md").write_text(readme(role))
         return 0
-    stale = [role for role in roles if not is_current(role)]
+    stale = [
+        role for role in roles if not (role / "README.md").is_file() or (role / "README.md").read_text() != readme(role)
+    ]
     for role in stale:
         print(f"{role.relative_to(REPOSITORY)}/README.md differs from meta/argument_specs.yml: make docs")
     return 1 if stale else 0
