@@ -12,7 +12,7 @@ import pytest
 from crypto_flink import supervisor
 from crypto_flink.config import Config
 from crypto_flink.decision import Action
-from crypto_flink.rest import Checkpoints, ClusterRefusedError, Job
+from crypto_flink.rest import Checkpoints, ClusterRefusedError, ClusterUnavailableError, Job
 from crypto_flink.state import State, StateStore, Submission
 
 
@@ -23,6 +23,8 @@ class FakeCluster:
         self.listed: list[Job] = []
         self.savepoints = 0
         self.refuses_savepoints = False
+        self.refuses_to_cancel = False
+        self.is_away = False
         self.last_failure = ""
 
     def start(self, job_id: str, running: int = 3, state: str = "RUNNING") -> None:
@@ -33,6 +35,8 @@ class FakeCluster:
 
     def jobs(self, name: str) -> list[Job]:
         """Return the jobs; from one time to the next, one more task of each has started."""
+        if self.is_away:
+            raise ClusterUnavailableError("connection refused")
         answer = [job for job in self.listed if job.name == name]
         self.listed = [replace(job, tasks_running=min(3, job.tasks_running + 1)) for job in self.listed]
         return answer
@@ -61,6 +65,8 @@ class FakeCluster:
         return f"{request}/savepoint-{job_id}"
 
     def cancel(self, job_id: str) -> None:
+        if self.refuses_to_cancel:
+            raise ClusterRefusedError("not now")
         self._end(job_id, "CANCELED")
 
 
@@ -190,6 +196,67 @@ def test_a_job_that_runs_after_a_stop_is_stopped(
     assert [job.state for job in cluster.listed] == ["CANCELED" if refuses else "FINISHED"]
     assert len(store.read().savepoints) == (0 if refuses else 1)
     assert store.read().desired == "stopped"
+
+
+def test_stop_or_cancel_prefers_a_savepoint(
+    config: Config, cluster: FakeCluster, store: StateStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.start("a", running=0)
+    assert supervisor._stop(config, or_cancel=True) == 0
+    assert [job.state for job in cluster.listed] == ["FINISHED"]
+    assert capsys.readouterr().out.startswith("job a stopped with savepoint ")
+    assert store.read().desired == "stopped"
+    assert supervisor._stop(config, or_cancel=True) == 0
+    assert capsys.readouterr().out == "no job named j runs\n"
+
+
+def test_stop_without_a_savepoint_leaves_the_job(config: Config, cluster: FakeCluster, store: StateStore) -> None:
+    cluster.start("a")
+    cluster.refuses_savepoints = True
+    assert supervisor._stop(config) == 1
+    assert [job.state for job in cluster.listed] == ["RUNNING"]
+    assert store.read().desired == "running"
+
+
+def test_stop_or_cancel_cancels_where_there_is_no_savepoint(
+    config: Config, cluster: FakeCluster, store: StateStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = config.job.checkpoint_dir / "a" / "chk-7"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "_metadata").write_bytes(b"x")
+    store.update(lambda state: state.model_copy(update={"last_checkpoint": checkpoint.as_uri()}))
+    cluster.start("a", state="RESTARTING", running=0)
+    assert supervisor._stop(config, or_cancel=True) == 0
+    assert [job.state for job in cluster.listed] == ["CANCELED"]
+    assert f"without a savepoint; the next `run` resumes from {checkpoint.as_uri()}" in capsys.readouterr().out
+    assert store.read().desired == "stopped"
+
+
+def test_stop_or_cancel_ends_a_doubled_job(config: Config, cluster: FakeCluster) -> None:
+    cluster.start("a")
+    cluster.start("b")
+    assert supervisor._stop(config) == 1
+    assert supervisor._stop(config, or_cancel=True) == 0
+    assert [job.state for job in cluster.listed] == ["CANCELED", "CANCELED"]
+
+
+def test_stop_or_cancel_does_without_the_jobmanager(
+    config: Config, cluster: FakeCluster, store: StateStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.is_away = True
+    with pytest.raises(ClusterUnavailableError):
+        supervisor._stop(config)
+    assert store.read().desired == "running"
+    assert supervisor._stop(config, or_cancel=True) == 0
+    assert "the next `run` resumes from earliest offsets" in capsys.readouterr().out
+    assert store.read().desired == "stopped"
+
+
+def test_stop_or_cancel_does_not_claim_what_is_not_so(config: Config, cluster: FakeCluster) -> None:
+    cluster.start("a")
+    cluster.refuses_savepoints = cluster.refuses_to_cancel = True
+    with pytest.raises(ClusterRefusedError):
+        supervisor._stop(config, or_cancel=True)
 
 
 def test_two_do_not_stop_the_job_at_once(

@@ -381,15 +381,16 @@ def _definition(state: State, job: Job, config: Config) -> str:
     return "current" if known.fingerprint == fingerprint(config) else "outdated"
 
 
-def _stop(config: Config) -> int:
+def _stop(config: Config, *, or_cancel: bool = False) -> int:
     store = StateStore(config.state_dir, config.job.name)
     rest = FlinkRest(config.flink.rest_url)
+    stop = _stop_or_cancel_locked if or_cancel else _stop_locked
     with store.changing_job(block=False) as lock:
         if lock is not None:
-            return _stop_locked(config, store, rest)
+            return stop(config, store, rest)
     print("waiting for a submission or a stop that is under way", file=sys.stderr)
     with store.changing_job(block=True):
-        return _stop_locked(config, store, rest)
+        return stop(config, store, rest)
 
 
 def _stop_locked(config: Config, store: StateStore, rest: FlinkRest) -> int:
@@ -412,6 +413,57 @@ def _stop_locked(config: Config, store: StateStore, rest: FlinkRest) -> int:
         return 1
     print(f"job {jobs[0].job_id} stopped with savepoint {path}")
     return 0
+
+
+def _stop_or_cancel_locked(config: Config, store: StateStore, rest: FlinkRest) -> int:
+    """Stop the job whatever state it and the cluster are in: a savepoint where there can be one."""
+    # A JobManager that is away changes nothing of the wish: the job must not come back with it.
+    store.update(lambda state: state.model_copy(update={"desired": "stopped"}))
+    try:
+        jobs = [job for job in rest.jobs(config.job.name) if not job.is_terminal]
+        if not jobs:
+            print(f"no job named {config.job.name} runs")
+            return 0
+        if len(jobs) == 1:
+            try:
+                _await_start(config, rest, jobs[0])
+                path = stop_with_savepoint(config, rest, store, jobs[0])
+            except ClusterRefusedError as error:
+                print(f"no savepoint of job {jobs[0].job_id}: {error}", file=sys.stderr)
+            else:
+                print(f"job {jobs[0].job_id} stopped with savepoint {path}")
+                return 0
+        for job in jobs:
+            _cancel(config, rest, job)
+    except ClusterUnavailableError as error:
+        print(f"the JobManager does not answer: {error}", file=sys.stderr)
+        print(f"{config.job.name} stays stopped when it does; {_resumption(config, store)}")
+        return 0
+    print(f"job {', '.join(job.job_id for job in jobs)} cancelled without a savepoint; {_resumption(config, store)}")
+    return 0
+
+
+def _cancel(config: Config, rest: FlinkRest, job: Job) -> None:
+    """Cancel the job and wait for its end.
+
+    Raises:
+        ClusterRefusedError: it runs on.
+        ClusterUnavailableError: the JobManager went away.
+    """
+    deadline = time.monotonic() + config.flink.savepoint_timeout_s
+    asked = False
+    while not all(found.is_terminal for found in rest.jobs(job.name) if found.job_id == job.job_id):
+        if not asked:
+            rest.cancel(job.job_id)
+            asked = True
+        elif time.monotonic() > deadline:
+            raise ClusterRefusedError(f"job {job.job_id} was cancelled and has not ended")
+        time.sleep(_CHILD_POLL_S)
+
+
+def _resumption(config: Config, store: StateStore) -> str:
+    point = newest(config, store.read())
+    return f"the next `run` resumes from {point.uri if point else config.kafka.starting_offsets + ' offsets'}"
 
 
 def _await_start(config: Config, rest: FlinkRest, job: Job) -> None:
@@ -437,7 +489,13 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="keep the job running; the systemd unit's command")
     commands.add_parser("status", help="print what is known as JSON; exit code 0 if the job is up")
-    commands.add_parser("stop", help="stop the job with a savepoint; the next `run` resumes from it")
+    stop = commands.add_parser("stop", help="stop the job with a savepoint; the next `run` resumes from it")
+    stop.add_argument(
+        "--cancel-without-savepoint",
+        action="store_true",
+        help="where there can be no savepoint, cancel the job: its last checkpoint serves; a JobManager that does not"
+        " answer is no failure",
+    )
     commands.add_parser("check", help="check the configuration and the files it names, change nothing")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
@@ -449,7 +507,7 @@ def main(argv: list[str] | None = None) -> int:
             case "status":
                 return _status(config)
             case "stop":
-                return _stop(config)
+                return _stop(config, or_cancel=arguments.cancel_without_savepoint)
             case _:
                 return _check(config)
     except ConfigError as error:
