@@ -147,6 +147,14 @@ def test_verify_shows_the_journal_and_fails(role: Path) -> None:
 
 
 @every_role
+def test_what_can_be_stopped_can_be_started(role: Path) -> None:
+    stop, start = (role / "tasks" / name for name in ("stop.yml", "start.yml"))
+    assert stop.is_file() == start.is_file()
+    if start.is_file():
+        assert "verify.yml" in str(list(tasks(start))[-1])
+
+
+@every_role
 def test_notified_handlers_exist(role: Path) -> None:
     handlers = {handler["name"] for handler in read(role / "handlers" / "main.yml") or []}
     for path in task_files(role):
