@@ -106,7 +106,10 @@ def settings(engine: str) -> dict[str, Any]:
         **defaults(role), **{name: value for name, value in lab().items() if name.startswith(f"{engine}_job_")},
         **contract(), "lab_kafka_bootstrap_servers": "kafka-1:9092", "lab_postgres_host": "postgres-1",
         "lab_state_path": lab()["lab_state_path"], "inventory_hostname": "submitter-1", "ansible_managed": "managed",
-        "groups": {"spark_master": ["spark-master-1"], "flink_jobmanager": ["flink-jobmanager-1"]},
+        "groups": {
+            "spark_master": ["spark-master-1"], "spark_worker": [], "flink_jobmanager": ["flink-jobmanager-1"],
+            "flink_taskmanager": [],
+        },
         f"lab_password_{engine}_writer": "secret",
     }  # fmt: skip
     return resolve(variables)
