@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import machine
 import screen
@@ -41,6 +42,7 @@ def complete_options(context: Context, options: argparse.Namespace) -> None:
 
 def remember_options(context: Context, options: argparse.Namespace) -> None:
     """Keep the options for the next `make lab`, and for `terraform apply` and `ansible-playbook site.yml` by hand."""
+    (context.lab_dir / "topology.yaml").write_text(topology_text(options))
     (context.lab_dir / "options.json").write_text(json.dumps({name: getattr(options, name) for name in DEFAULTS}))
     variables = {
         "lab_source": options.source,
@@ -96,7 +98,9 @@ def up(context: Context, options: argparse.Namespace) -> None:
         machine.setup(context)
         if not image_is_there():
             image(context)
-        apply(context, f"-var=topology={options.topology}", *([f"-var=subnet={options.subnet}"] * bool(options.subnet)))
+        variables = [f"-var=topology={options.topology}", *([f"-var=subnet={options.subnet}"] * bool(options.subnet))]
+        drain(context, options, variables)
+        apply(context, *variables)
         remember_options(context, options)
         recap = configure(context, options)
         newest = wait_for_rows(context)
@@ -146,6 +150,52 @@ def nodes(context: Context, topology: str) -> None:
     with context.locked():
         machine.initialise_terraform(context)
         apply(context, f"-var=topology={Path(topology).resolve()}", "-var=required_groups=[]")
+
+
+def topology_text(options: argparse.Namespace) -> str:
+    """Return the content of the topology that the options name."""
+    named = REPOSITORY / "terraform" / "topologies" / f"{options.topology}.yaml"
+    return (named if named.is_file() else Path(options.topology)).read_text()
+
+
+def drain(context: Context, options: argparse.Namespace, variables: list[str]) -> None:
+    """Take out of service the nodes that the topology no longer has, before Terraform removes them."""
+    applied = context.lab_dir / "topology.yaml"
+    if not context.ssh_config.is_file() or (applied.is_file() and applied.read_text() == topology_text(options)):
+        return
+    plan = context.lab_dir / "terraform.plan"
+    try:
+        context.step(
+            "compare the nodes with the topology (terraform plan)",
+            ["terraform", f"-chdir={context.terraform_root}", "plan", "-input=false", "-no-color", f"-out={plan}",
+             f"-var=client={machine.client()}", *variables],
+            log="terraform-plan",
+            failed="This lab cannot be built as asked (terraform plan).",
+        )  # fmt: skip
+        shown = subprocess.run(
+            ["terraform", f"-chdir={context.terraform_root}", "show", "-json", str(plan)],
+            capture_output=True, text=True, check=True, env=context.environment,
+        ).stdout  # fmt: skip
+    finally:
+        plan.unlink(missing_ok=True)
+    leaving = nodes_that_leave(json.loads(shown))
+    if leaving:
+        context.step(
+            f"drain {', '.join(leaving)} (ansible-playbook drain.yml)",
+            ["ansible-playbook", str(REPOSITORY / "ansible" / "playbooks" / "drain.yml"), "-e",
+             f"nodes={','.join(leaving)}"],
+            log="drain",
+            failed="The nodes could not be drained, and none was removed (ansible-playbook drain.yml).",
+            env={"ANSIBLE_NOCOLOR": "1"},
+        )  # fmt: skip
+
+
+def nodes_that_leave(plan: dict[str, Any]) -> list[str]:
+    """Return the names of the nodes that a plan of Terraform (its JSON form) deletes and does not make again."""
+    return sorted(
+        change["index"] for change in plan.get("resource_changes", [])
+        if (change["type"], change["name"]) == ("terraform_data", "node") and change["change"]["actions"] == ["delete"]
+    )  # fmt: skip
 
 
 def apply(context: Context, *variables: str) -> None:

@@ -59,7 +59,7 @@ def test_tape_with_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"topology": "enormous"}, "TOPOLOGY=enormous: known are ha, mini, small"),
+        ({"topology": "enormous"}, "TOPOLOGY=enormous: known are ha, mini, scale, small"),
         ({"subnet": "10.77.0.1/24"}, "SUBNET=10.77.0.1/24: give an IPv4 network in CIDR notation"),
         ({"subnet": "10.77.0.0"}, "SUBNET=10.77.0.0: give an IPv4 network in CIDR notation"),
         ({"source": "binance"}, "SOURCE=binance: known are coinbase_rest, coinbase_ws, tape"),
@@ -252,3 +252,37 @@ def test_wrong_name_is_said_before_anything_else(
     monkeypatch.setattr("sys.argv", ["lab", "--lab", "Not A Lab", "down"])
     assert command_line.main() == 1
     assert "LAB=Not A Lab" in capsys.readouterr().err
+
+
+def change(name: str, index: str | None, *actions: str) -> dict[str, object]:
+    return {"type": "terraform_data", "name": name, "index": index, "change": {"actions": list(actions)}}
+
+
+def test_nodes_that_leave_are_those_that_are_only_deleted() -> None:
+    plan = {
+        "resource_changes": [
+            change("node", "kafka-4", "delete"),
+            change("node", "kafka-1", "no-op"),
+            change("node", "postgres-1", "delete", "create"),
+            change("node", "spark-worker-2", "create"),
+            change("limits", "flink-taskmanager-2", "delete"),
+            change("network", None, "delete"),
+        ]
+    }
+    assert pipeline.nodes_that_leave(plan) == ["kafka-4"]
+    assert pipeline.nodes_that_leave({}) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_unchanged_topology_is_not_planned(lab: Context, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    lab.lab_dir.mkdir(parents=True)
+    if known:
+        lab.ssh_config.touch()
+    asked = options(topology="small")
+    (lab.lab_dir / "topology.yaml").write_text(pipeline.topology_text(asked))
+
+    def step(*_arguments: object, **_options: object) -> str:
+        pytest.fail("nothing was to be done")
+
+    monkeypatch.setattr(Context, "step", step)
+    pipeline.drain(lab, asked, [])
