@@ -128,7 +128,7 @@ def test_modules_have_their_full_names(role: Path) -> None:
     keywords = {
         "name", "when", "loop", "loop_control", "register", "vars", "become", "become_user", "notify", "changed_when",
         "failed_when", "check_mode", "diff", "no_log", "retries", "delay", "until", "environment", "tags",
-        "delegate_to", "run_once", "args", "listen", *BLOCKS,
+        "delegate_to", "run_once", "args", "listen", "ignore_unreachable", *BLOCKS,
     }  # fmt: skip
     for path in task_files(role):
         for task in tasks(path):
