@@ -110,6 +110,7 @@ def settings(engine: str) -> dict[str, Any]:
             "spark_master": ["spark-master-1"], "spark_worker": [], "flink_jobmanager": ["flink-jobmanager-1"],
             "flink_taskmanager": [],
         },
+        "spark_worker_cores": 4, "flink_taskmanager_slots": 4,
         f"lab_password_{engine}_writer": "secret",
     }  # fmt: skip
     return resolve(variables)
