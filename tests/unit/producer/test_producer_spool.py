@@ -14,7 +14,16 @@ from crypto_producer import spool as spool_module
 from crypto_producer.event import Cursor, Event
 from crypto_producer.metrics import Metrics
 from crypto_producer.sources.base import Intake, StoppedError
-from crypto_producer.spool import DATABASE_NAME, Counts, KafkaPosition, Spool, SpoolError, SpoolFullError, read_ledger
+from crypto_producer.spool import (
+    DATABASE_NAME,
+    Counts,
+    KafkaPosition,
+    Spool,
+    SpoolError,
+    SpoolFullError,
+    read_ledger,
+    reset_spool,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -296,3 +305,47 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(SpoolError, match="format 99"):
         open_spool(tmp_path)
+
+
+def test_reset_counts_only_what_waits(tmp_path: Path) -> None:
+    position = KafkaPosition("t", "id", {0: 7})
+    with open_spool(tmp_path) as spool:
+        spool.append(events(1, 5))
+        spool.save_kafka_position(position)
+        spool.acknowledge(2, {0: 7})
+        with pytest.raises(SpoolError, match="another producer uses this spool"):
+            reset_spool(tmp_path, keep_pending=True)
+    before = reset_spool(tmp_path, keep_pending=True)
+    assert before is not None
+    assert (before.total.acknowledged, before.total.pending) == (2, 3)
+    # Run again after an interruption: nothing more happens.
+    reset_spool(tmp_path, keep_pending=True)
+    with open_spool(tmp_path) as spool:
+        assert dict(spool.ledger().by_symbol) == {"BTC-USD": Counts(1, 0, 0), "ETH-USD": Counts(2, 0, 0)}
+        assert [one.seq for one in spool.read(0, 10)] == [3, 4, 5]
+        assert (spool.cursor("source"), spool.kafka_position()) == (5, position)
+        spool.acknowledge(5, {0: 3})
+        assert spool.ledger().total == Counts(3, 3, 0)
+
+
+def test_reset_leaves_nothing(tmp_path: Path) -> None:
+    with open_spool(tmp_path) as spool:
+        spool.append(events(1, 5))
+        spool.acknowledge(2, {0: 7})
+        with pytest.raises(SpoolError, match="another producer uses this spool"):
+            reset_spool(tmp_path, keep_pending=False)
+    before = reset_spool(tmp_path, keep_pending=False)
+    assert before is not None
+    assert before.total == Counts(5, 2, 0)
+    assert reset_spool(tmp_path, keep_pending=False) is None
+    with open_spool(tmp_path) as spool:
+        assert (spool.events, spool.ledger().total, spool.cursor("source")) == (0, Counts(), None)
+
+
+def test_reset_cures_a_damaged_spool_only_when_nothing_is_to_stay(tmp_path: Path) -> None:
+    (tmp_path / DATABASE_NAME).write_bytes(b"no database, and long enough not to look like an empty one" * 20)
+    with pytest.raises(SpoolError, match="cannot be read"):
+        reset_spool(tmp_path, keep_pending=True)
+    assert reset_spool(tmp_path, keep_pending=False) is None
+    with open_spool(tmp_path) as spool:
+        assert spool.events == 0

@@ -14,7 +14,7 @@ from crypto_producer import __version__
 from crypto_producer.config import Config, ConfigError, load_config
 from crypto_producer.service import Service, make_source
 from crypto_producer.sources.base import SourceError, StoppedError
-from crypto_producer.spool import Counts, SpoolError, read_ledger
+from crypto_producer.spool import DATABASE_NAME, Counts, SpoolError, read_ledger, reset_spool
 
 _DESCRIPTION = """\
 Reads crypto prices from a source, stores each event in a durable spool, and delivers it to Kafka: in order per
@@ -38,6 +38,7 @@ first steps:
   crypto-producer probe  --config producer.toml    does the source answer?
   crypto-producer run    --config producer.toml    produce until SIGTERM
   crypto-producer ledger --config producer.toml    how many events were accepted and acknowledged, ever?
+  crypto-producer reset  --config producer.toml    count from zero, with an empty spool
 
 exit codes: 0 done, 1 failed, 2 the configuration or the command line is wrong
 """
@@ -57,11 +58,16 @@ def _parser() -> argparse.ArgumentParser:
         ("check", "validate the configuration, touch nothing"),
         ("probe", "reach the configured source once: exit code 0 if it answers, else 1"),
         ("ledger", "print the durable counts of events, also while a producer runs"),
+        ("reset", "delete the spool: counts, waiting events, how far the source was read; no producer may run"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, required=True, metavar="PATH", help="the TOML configuration")
         if name == "ledger":
             command.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+        if name == "reset":
+            command.add_argument(
+                "--keep-pending", action="store_true", help="only the counts: what waits is sent later"
+            )
     return parser
 
 
@@ -90,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(make_source(config).probe())
         elif parsed.command == "ledger":
             _print_ledger(config, as_json=parsed.json)
+        elif parsed.command == "reset":
+            _reset(config, keep_pending=parsed.keep_pending)
         else:
             print(f"{parsed.config}: valid; source {config.source.kind}, topic {config.kafka.topic}")
     except (SpoolError, SourceError, StoppedError, OSError, ValueError) as error:
@@ -109,6 +117,17 @@ def _print_ledger(config: Config, *, as_json: bool) -> None:
     print(f"{'symbol':<10} {'accepted':>12} {'acknowledged':>12} {'dropped':>10} {'pending':>10}")
     for symbol, counts in rows.items():
         print(f"{symbol:<10} {counts.accepted:>12} {counts.acknowledged:>12} {counts.dropped:>10} {counts.pending:>10}")
+
+
+def _reset(config: Config, *, keep_pending: bool) -> None:
+    existed = (config.spool.dir / DATABASE_NAME).exists()
+    ledger = reset_spool(config.spool.dir, keep_pending=keep_pending)
+    if ledger is None:
+        print("Deleted a spool that could not be read" if existed else "there is no spool: nothing to delete")
+        return
+    total = ledger.total
+    print(f"Deleted the producer's count of {total.acknowledged} events in Kafka, {total.dropped} dropped")
+    print(f"{'Kept' if keep_pending else 'Deleted'} {total.pending} events that wait in the producer's spool")
 
 
 def _row(counts: Counts) -> dict[str, int]:

@@ -386,6 +386,37 @@ def read_ledger(directory: Path) -> Ledger:
     return Ledger(int(created_at_ms), {symbol: Counts(*numbers) for symbol, *numbers in rows})
 
 
+def reset_spool(directory: Path, *, keep_pending: bool) -> Ledger | None:
+    """Begin the ledger anew and return the one of before; None where there was none that can be read.
+
+    With `keep_pending` the events that wait stay, and are all that the new ledger counts; so do the cursors and
+    the position in the topic, by which the next producer finds out whether the topic is still the same. Without it,
+    nothing stays.
+
+    Raises SpoolError while a producer uses the spool, and where the events that are to stay cannot be read.
+    """
+    path = directory / DATABASE_NAME
+    if not path.exists():
+        return None
+    with contextlib.closing(_lock(directory / "lock")):
+        if not keep_pending:
+            before = None
+            with contextlib.suppress(SpoolError):
+                before = read_ledger(directory)
+            for suffix in ("-wal", "-shm", ""):
+                path.with_name(DATABASE_NAME + suffix).unlink(missing_ok=True)
+            return before
+        before = read_ledger(directory)
+        try:
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db, _transaction(db):
+                db.execute("DELETE FROM ledger")
+                db.execute("INSERT INTO ledger SELECT symbol, count(*), 0, 0 FROM event GROUP BY symbol")
+                db.execute("UPDATE state SET value = ? WHERE key = 'created_at_ms'", (time.time_ns() // 1_000_000,))
+        except sqlite3.Error as error:
+            raise SpoolError(f"{path}: cannot be changed: {error}") from error
+        return before
+
+
 @contextlib.contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
