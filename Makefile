@@ -3,12 +3,12 @@
 #   TARGET=lxd     where the nodes come from
 #   TOPOLOGY=small SUBNET=10.77.0.0/24 SOURCE=coinbase_rest|coinbase_ws|tape FEED=auto|coinbase|replay TAPE_FILE=file SPEED=1
 SHELL := /bin/bash
-export LAB TARGET TOPOLOGY SUBNET SOURCE FEED TAPE_FILE SPEED
+export LAB TARGET TOPOLOGY SUBNET SOURCE FEED TAPE_FILE SPEED SERVICE CONFIRM
 LAB_TOOL := python3 tools/lab
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab image artifacts status ssh psql topics audit down clean check format test test-unit \
+.PHONY: help setup lab image artifacts status ssh psql topics audit reset down clean check format test test-unit \
         test-integration test-terraform test-lab molecule checksums lock docs require-python
 
 help: ## This list
@@ -39,6 +39,9 @@ topics: ## Topics, partitions and newest offsets
 
 audit: ## Producer's count = topic's count = rows of both tables, event by event
 	@$(LAB_TOOL) audit
+
+reset: ## Begin anew: make reset SERVICE=spark|flink|kafka|all CONFIRM=lab; without CONFIRM it says what that deletes
+	@$(LAB_TOOL) reset
 
 down: ## Remove this lab's nodes; artifacts and image are kept
 	@$(LAB_TOOL) down

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import clean
 import machine
 import pipeline
+import reset
 import screen
 from context import Context, LabError
 
@@ -61,6 +62,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     psql.add_argument("query", nargs="?", default=os.environ.get("Q", ""), help="SQL to run instead of a session")
     commands.add_parser("topics", help="describe the topics and the newest offsets")
     commands.add_parser("audit", help="compare producer, topic and both tables, event by event")
+    again = commands.add_parser("reset", help="begin an engine, the topic, or the whole pipeline anew")
+    again.add_argument("--service", default=os.environ.get("SERVICE") or None, help=", ".join(reset.SERVICES))
+    again.add_argument("--confirm", default=os.environ.get("CONFIRM") or None, help="the lab's name, once more")
     commands.add_parser("down", help="remove this lab's nodes; artifacts and image are kept")
     commands.add_parser("clean", help="remove every lab of this folder, the image and the artifacts")
     return parser.parse_args(arguments)
@@ -96,6 +100,8 @@ def main() -> int:  # noqa: C901 - one case for each command
                 screen.topics(context)
             case "audit":
                 return screen.audit(context)
+            case "reset":
+                reset.reset(context, options)
             case "down":
                 clean.down(context)
             case "clean":
@@ -104,10 +110,8 @@ def main() -> int:  # noqa: C901 - one case for each command
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            f"\nInterrupted. `make lab LAB={options.lab}` goes on from here, `make down LAB={options.lab}` cleans up.",
-            file=sys.stderr,
-        )
+        again = f"make reset LAB={options.lab} ..." if options.command == "reset" else f"make lab LAB={options.lab}"
+        print(f"\nInterrupted. `{again}` goes on from here, `make down LAB={options.lab}` cleans up.", file=sys.stderr)
         return 130
     return 0
 

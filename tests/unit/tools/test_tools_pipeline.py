@@ -218,7 +218,9 @@ def test_options_come_from_the_environment_of_make(command_line: ModuleType, mon
     assert command_line.parse(["--lab", "x", "up", "--topology", "mini"]).topology == "mini"
 
 
-@pytest.mark.parametrize("name", ["setup", "up", "image", "artifacts", "status", "topics", "audit", "down", "clean"])
+@pytest.mark.parametrize(
+    "name", ["setup", "up", "image", "artifacts", "status", "topics", "audit", "reset", "down", "clean"]
+)
 def test_commands_of_the_makefile_are_known(command_line: ModuleType, name: str) -> None:
     assert command_line.parse([name]).command == name
     assert f"$(LAB_TOOL) {name}" in (REPOSITORY / "Makefile").read_text()
