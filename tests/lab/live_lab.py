@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -76,6 +78,33 @@ class Lab:
             time.sleep(2)
         pytest.fail(f"waited {timeout_s:.0f} s for {what}; last seen: {last}")
 
+    def started(self) -> dict[tuple[str, str], int]:
+        """Return when each service was started, as (node, unit) => epoch microseconds."""
+        found = {}
+        for node in self.nodes:
+            units = sorted({
+                unit for group, units in screen.UNITS.items() if node in self.inventory.get(group, {}).get("hosts", [])
+                for unit in units
+            })  # fmt: skip
+            for unit in units:
+                shown = self.host(node).check_output(
+                    f"systemctl show {unit} -p ExecMainStartTimestamp --value --timestamp=us"
+                )
+                if not shown:
+                    continue  # not a part of this lab
+                date = shown.partition(" ")[2].removesuffix(" UTC")
+                stamp = dt.datetime.strptime(date, "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=dt.UTC)
+                found[node, unit] = round(stamp.timestamp() * 1e6)
+        return found
+
+    def playbook(self, name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the lab's playbooks, as a user would; returns its exit code and output."""
+        extra = [argument for key, value in variables.items() for argument in ("-e", f"{key}={value}")]
+        return subprocess.run(
+            ["ansible-playbook", f"ansible/playbooks/{name}.yml", *extra],
+            cwd=REPOSITORY, env=self.context.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
     def audit(self) -> dict[str, Any]:
         """Run the audit on the submitter's node."""
         done = screen.on_node(self.context, self.group("submitter")[0], "sudo lab-audit --json", timeout_s=300)
@@ -103,3 +132,8 @@ class Lab:
             return report
 
         return dict(self.wait_for(balanced, "producer = topic = rows in both tables", timeout_s))
+
+
+def restarted(before: dict[tuple[str, str], int], after: dict[tuple[str, str], int]) -> set[tuple[str, str]]:
+    """Return node and unit of each service that was started anew in between."""
+    return {service for service, started_us in after.items() if before.get(service) != started_us}

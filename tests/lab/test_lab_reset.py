@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
-from live_lab import REPOSITORY, Lab, screen
+from live_lab import Lab, restarted
 
 pytestmark = pytest.mark.disruptive
-
-
-def reset(lab: Lab, **variables: str) -> subprocess.CompletedProcess[str]:
-    extra = [argument for name, value in variables.items() for argument in ("-e", f"{name}={value}")]
-    return subprocess.run(
-        ["ansible-playbook", "ansible/playbooks/reset.yml", *extra],
-        cwd=REPOSITORY, env=lab.context.environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-def processes(lab: Lab) -> dict[tuple[str, str], str]:
-    """Return the time at which each service of the pipeline was started, in microseconds since boot."""
-    found = {}
-    for group in ("producer", "submitter"):
-        node = lab.group(group)[0]
-        for unit in screen.UNITS[group]:
-            show = f"systemctl show {unit} -p ExecMainStartTimestampMonotonic --value"
-            found[node, unit] = lab.host(node).check_output(show)
-    return found
-
-
-def restarted(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> set[str]:
-    return {unit for (node, unit), started in after.items() if before[node, unit] != started}
 
 
 def topic_id(lab: Lab) -> str:
@@ -58,24 +33,24 @@ def oldest(lab: Lab, table: str) -> list[list[str]]:
     ids=["nothing", "unknown", "unconfirmed", "wrong-lab"],
 )
 def test_refused_reset_changes_nothing(lab: Lab, variables: dict[str, str], message: str) -> None:
-    services = processes(lab)
-    done = reset(lab, **variables)
+    services = lab.started()
+    done = lab.playbook("reset", **variables)
     assert done.returncode != 0
     assert message in " ".join(done.stdout.split())
-    assert restarted(services, processes(lab)) == set()
+    assert restarted(services, lab.started()) == set()
 
 
 def test_flink_fills_its_tables_again_while_the_others_go_on(lab: Lab) -> None:
     spark, flink = (lab.contract["contract_tables"][engine]["prices"] for engine in ("spark", "flink"))
-    services, topic = processes(lab), topic_id(lab)
+    services, topic = lab.started(), topic_id(lab)
     rows = {table: oldest(lab, table) for table in (spark, flink)}
     sent = lab.ledger()["acknowledged"]
 
-    done = reset(lab, service="flink", confirm=lab.context.lab)
+    done = lab.playbook("reset", service="flink", confirm=lab.context.lab)
     assert done.returncode == 0, done.stdout[-4000:]
     lab.assert_all_accounted_for()
 
-    assert restarted(services, processes(lab)) == {"flink-job"}
+    assert {unit for _, unit in restarted(services, lab.started())} == {"flink-job"}
     assert topic_id(lab) == topic
     assert lab.ledger()["acknowledged"] > sent
     assert oldest(lab, spark) == rows[spark]
@@ -89,7 +64,7 @@ def test_clean_slate(lab: Lab) -> None:
     topic = topic_id(lab)
     now_us = int(lab.sql("SELECT (extract(epoch FROM now()) * 1e6)::bigint")[0][0])
 
-    done = reset(lab, service="all", confirm=lab.context.lab)
+    done = lab.playbook("reset", service="all", confirm=lab.context.lab)
     assert done.returncode == 0, done.stdout[-4000:]
     report = lab.assert_all_accounted_for()
 
