@@ -15,8 +15,8 @@ from house_files import REPOSITORY, contract, defaults, environment, lab, option
 ROLE = {engine: REPOSITORY / "ansible" / "roles" / f"{engine}_job" for engine in ("spark", "flink")}
 # What cannot be the same, since both run on one node and write tables of their own.
 OWN = {
-    "user", "install_path", "config_path", "bundle", "postgres_user", "postgres_password", "prices_table",
-    "candles_table", "state_path", "metrics_port",
+    "user", "install_path", "config_path", "work_path", "bundle", "name", "postgres_user", "postgres_password",
+    "prices_table", "candles_table", "state_path", "metrics_port",
 }  # fmt: skip
 # What a comparison would be worthless without, and the one variable that says it.
 EQUAL_TERMS = {
