@@ -8,7 +8,8 @@ LAB_TOOL := python3 tools/lab
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab image artifacts status ssh psql topics audit reset down clean check format test test-unit \
+.PHONY: help setup lab image artifacts status ssh psql topics audit reset down clean check format test test-all \
+        test-unit \
         test-integration test-terraform test-lab molecule checksums lock docs require-python
 
 help: ## This list
@@ -64,9 +65,13 @@ format: ## Format Python and Terraform
 docs: ## Write the roles' READMEs from their argument specs
 	@$(VENV)/python tools/role_readmes.py
 
-test: ## Everything: check, integration tests, and a lab of its own with its tests
+test: ## What CI runs: check, integration, molecule, and a lab of its own with its tests
 	@$(LAB_TOOL) setup --tests
 	@$(VENV)/python tests/run.py
+
+test-all: ## The same with every molecule scenario and every slow test
+	@$(LAB_TOOL) setup --tests
+	@$(VENV)/python tests/run.py --all
 
 test-unit: ## Unit and house tests
 	@$(VENV)/pytest -q tests/unit tests/house

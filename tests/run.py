@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""`make test`: everything, in the order from cheap to dear, with a lab of its own that is taken down at the end.
+"""`make test`: every kind of test, from cheap to dear, with a lab of its own that is taken down at the end.
+
+With --all (`make test-all`) also what takes long: every molecule scenario, instead of each role's `default` and the
+changed roles' others (`tests/molecule.py --help`), and the slow integration tests.
 
 The lab has its own name (TEST_LAB, by default `test`), so that a user's lab is not touched; one of that name that was
 not made here stops the run. It is removed also after a failure or an interruption. Its input is a recording where one
@@ -8,6 +11,7 @@ is found (TAPE_FILE, or ../shared/data beside the project), the replay's generat
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -83,25 +87,34 @@ PARTS: dict[str, Callable[[], object]] = {
     "check": lambda: run("check", ["tests/check"]),
     "terraform": lambda: run("terraform tests", [PYTEST, "-q", "-W", "ignore", "tests/terraform"]),
     "integration": lambda: run("integration tests", [PYTHON, "tests/integration/run.py"]),
-    "molecule": lambda: run("molecule", [PYTHON, "tests/molecule.py"]),
+    "molecule": lambda: run("molecule", [PYTHON, "tests/molecule.py", "--changed"]),
     "lab": lab_part,
+}
+# What these do instead with --all.
+ALL: dict[str, Callable[[], object]] = {
+    "integration": lambda: run("integration tests", [PYTHON, "tests/integration/run.py", "--all"]),
+    "molecule": lambda: run("molecule", [PYTHON, "tests/molecule.py"]),
 }
 
 
 def main() -> int:
     """Run the parts named on the command line, all by default; returns 0 when all of them passed."""
-    unknown = set(sys.argv[1:]) - PARTS.keys()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # No choices=: argparse would hold them against the empty list.
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--all", action="store_true", help="also what takes long")
+    options = parser.parse_args()
+    unknown = set(options.parts) - PARTS.keys()
     if unknown:
-        print(f"unknown part {', '.join(sorted(unknown))}: known are {', '.join(PARTS)}", file=sys.stderr)
-        return 2
-    for name in sys.argv[1:] or PARTS:
-        PARTS[name]()
+        parser.error(f"unknown part {', '.join(sorted(unknown))}: known are {', '.join(PARTS)}")
+    for name in options.parts or PARTS:
+        ({**PARTS, **ALL} if options.all else PARTS)[name]()
     print("\nPart                      seconds")
     for name, seconds, good in outcomes:
         print(f"  {name:<22} {seconds:>8.0f}  {'ok' if good else 'FAILED'}")
-    good = sum(1 for outcome in outcomes if outcome[2])
-    print(f"parts: {good} passed, {len(outcomes) - good} failed", flush=True)
-    return 0 if good == len(outcomes) else 1
+    passed = sum(1 for outcome in outcomes if outcome[2])
+    print(f"parts: {passed} passed, {len(outcomes) - passed} failed", flush=True)
+    return 0 if passed == len(outcomes) else 1
 
 
 if __name__ == "__main__":

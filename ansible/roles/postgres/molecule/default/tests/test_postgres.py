@@ -8,7 +8,7 @@ LOGIN = "env PGPASSWORD={} PGCONNECT_TIMEOUT=5 psql -h postgres-1 -U clerk -d sh
 
 
 def test_role_logs_in_over_the_network(host: Host) -> None:
-    done = host.run(LOGIN.format("molecule", "'SELECT current_user'"))
+    done = host.run(LOGIN.format("kept-from-logs", "'SELECT current_user'"))
     assert done.stdout.strip() == "clerk", done.stderr
 
 
@@ -17,7 +17,7 @@ def test_wrong_password_is_refused(host: Host) -> None:
 
 
 def test_role_is_no_superuser(host: Host) -> None:
-    assert "permission denied" in host.run(LOGIN.format("molecule", "'CREATE DATABASE mine'")).stderr
+    assert "permission denied" in host.run(LOGIN.format("kept-from-logs", "'CREATE DATABASE mine'")).stderr
 
 
 def test_commit_times_are_kept(host: Host) -> None:

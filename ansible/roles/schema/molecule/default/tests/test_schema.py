@@ -15,7 +15,7 @@ def sql(host: Host, role: str, query: str) -> str:
     """Run a query as a role; returns what psql said, errors included."""
     with host.sudo():
         done = host.run(f'psql -U postgres -d crypto_db -Atc "SET ROLE {role}; {query}"')
-    return done.stdout + done.stderr
+    return str(done.stdout + done.stderr)
 
 
 @pytest.mark.parametrize("role", TABLES)
