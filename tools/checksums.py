@@ -10,13 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-FILES = Path(__file__).resolve().parents[1] / "ansible" / "roles" / "artifacts" / "files"
+ROLES = Path(__file__).resolve().parents[1] / "ansible" / "roles"
 
 
 def main() -> int:
     """Resolve each POM into an empty folder and write its list of sums."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    for pom in sorted(FILES.glob("*/pom.xml")):
+    for pom in sorted([*ROLES.glob("artifacts/files/*/pom.xml"), *ROLES.glob("*/molecule/*/files/pom.xml")]):
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(
                 ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime",
@@ -29,7 +29,7 @@ def main() -> int:
             ]
         target = pom.with_name("SHA256SUMS")
         target.write_text("".join(sums))
-        print(f"{target.parent.name}: {len(sums)} jars")
+        print(f"{target.parent.relative_to(ROLES)}: {len(sums)} jars")
     return 0
 
 

@@ -12,11 +12,13 @@ from house_files import REPOSITORY, read, relative, resolve
 
 ROLE = REPOSITORY / "ansible" / "roles" / "artifacts"
 POMS = sorted(ROLE.glob("files/*/pom.xml"))
+# Of older releases, from which a scenario upgrades.
+OLD_POMS = sorted(REPOSITORY.glob("ansible/roles/*/molecule/*/files/pom.xml"))
 ALL_POMS = sorted([*POMS, *REPOSITORY.glob("apps/*/jvm/pom.xml")])
 LOCK_FILES = sorted([*REPOSITORY.glob("apps/*/requirements.txt"), *REPOSITORY.glob("requirements/*.txt")])
 MAVEN = "{http://maven.apache.org/POM/4.0.0}"
 
-every_pom = pytest.mark.parametrize("pom", POMS, ids=lambda pom: pom.parent.name)
+every_pom = pytest.mark.parametrize("pom", [*POMS, *OLD_POMS], ids=relative)
 every_lock = pytest.mark.parametrize("lock", LOCK_FILES, ids=relative)
 
 
@@ -79,7 +81,7 @@ def test_checksums_are_well_formed(pom: Path) -> None:
     assert names == sorted(set(names)), "sorted, so that a change of versions is easy to read"
 
 
-@pytest.mark.parametrize("pom", ALL_POMS, ids=relative)
+@pytest.mark.parametrize("pom", [*ALL_POMS, *OLD_POMS], ids=relative)
 def test_versions_are_pinned(pom: Path) -> None:
     for artifact, version in dependencies(pom):
         assert re.fullmatch(r"[0-9][0-9A-Za-z.-]*", version), f"{artifact}: '{version}' is no fixed version"
