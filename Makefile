@@ -9,8 +9,7 @@ VENV := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab image artifacts status ssh psql topics audit reset down clean check format test test-all \
-        test-unit \
-        test-integration test-terraform test-lab molecule checksums lock docs require-python
+        test-unit test-integration test-terraform test-lab molecule checksums lock docs require-python
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
