@@ -159,7 +159,7 @@ def status(context: Context, ages: dict[str, float | None] | None = None) -> int
         f"  make status{suffix}                  this screen\n"
         f"  make psql{suffix}                    SQL in crypto_db\n"
         f"  make topics{suffix}                  topics and offsets\n"
-        f"  make ssh NODE=kafka-1{suffix}        a shell on a node\n"
+        f"  make ssh NODE={nodes['kafka']['hosts'][0]}{suffix}        a shell on a node\n"
         f"  make audit{suffix}                   producer = topic = rows, event by event\n"
         f"  make down{suffix}                    remove the nodes"
     )
