@@ -38,6 +38,7 @@ Scenario = tuple[str, str]
 NOT_FOR_MOLECULE = ["TF_WORKSPACE", "LAB", "TARGET", "ANSIBLE_CONFIG", "ANSIBLE_INVENTORY"]
 # What every scenario is made with.
 SHARED = (".config/molecule/", "ansible/molecule/", "ansible/conftest.py")
+BUNDLES = "ansible/roles/artifacts/files/"
 # Columns of the table, and of a scenario that has not been timed yet.
 NAMES = ("default", "alternative", "cluster", "upgrade")
 UNTIMED_S = 180.0
@@ -101,6 +102,9 @@ def changed_roles(files: Iterable[str] | None, roles: set[str]) -> set[str]:
         parts = Path(name).parts
         if parts[:2] == ("ansible", "roles") and parts[2] in roles and not name.endswith(".md"):
             found.add(parts[2])
+        # Another release of a component is a change of the roles that run it.
+        if name.startswith(BUNDLES):
+            found |= roles & {parts[4], f"{parts[4]}_job"}
     return found
 
 

@@ -54,7 +54,7 @@ def test_units_are_not_exposed(host: Host, units: list[str], variables: dict[str
     assert not wrong, "\n".join(wrong.values())
 
 
-def test_units_without_sandbox_see_the_file_system(host: Host, units: list[str], variables: dict[str, Any]) -> None:
+def test_sandbox_is_as_it_is_switched(host: Host, units: list[str], variables: dict[str, Any]) -> None:
     for unit in units:
         sandbox = variables.get(f"{role_of(unit)}_systemd_sandbox", True)
         assert shown(host, unit, "ProtectSystem") == ("strict" if sandbox else "no"), unit
