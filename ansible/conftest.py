@@ -13,6 +13,7 @@ import pytest
 from testinfra.host import Host
 
 JOURNAL_LINES = 60
+PROPERTIES = ("Id", "UnitFileState", "ActiveState", "MainPID", "User", "ProtectSystem", "Environment")
 SECRET = re.compile(r"password|secret|token", re.IGNORECASE)
 
 
@@ -41,9 +42,12 @@ def variables(host: Host) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def units(host: Host) -> list[str]:
-    """Return the names of our units on the node."""
-    return units_of(host)
+def units(host: Host) -> dict[str, dict[str, str]]:
+    """Return, for each of our units on the node, the properties that tests ask for: all in one login."""
+    names = units_of(host)
+    shown = host.check_output(f"systemctl show --property={','.join(PROPERTIES)} {' '.join(names)}") if names else ""
+    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.split("\n\n") if block]
+    return {block["Id"].removesuffix(".service"): block for block in blocks}
 
 
 @pytest.fixture(scope="module")
