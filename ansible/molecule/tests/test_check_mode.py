@@ -19,7 +19,8 @@ def test_check_mode_finds_nothing_to_change() -> None:
     playbook = next(path for path in (SCENARIO / "converge.yml", SHARED / "converge.yml") if path.is_file())
     done = subprocess.run(
         ["ansible-playbook", "--inventory", str(INVENTORY), "--check", "--diff", str(playbook)],
-        capture_output=True, text=True, check=False, env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "ANSIBLE_LOG_PATH": str(LOG), "ANSIBLE_NOCOLOR": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
     assert re.findall(r"changed=([1-9]\d*)", done.stdout) == [], done.stdout[-4000:]
