@@ -176,6 +176,29 @@ def test_secrets_are_neither_logged_nor_readable(role: Path) -> None:
                 assert module is None or module["mode"] in {"0600", "0640"}
 
 
+# Scenarios
+
+
+@every_role
+def test_every_role_has_its_scenarios(role: Path) -> None:
+    scenarios = {path.parent.name: read(path) for path in role.glob("molecule/*/molecule.yml")}
+    assert "default" in scenarios
+    if any(role.glob("templates/*.service.j2")):
+        given = scenarios["alternative"]["provisioner"]["inventory"]["group_vars"]["all"]
+        assert given[f"{role.name}_systemd_sandbox"] is False, "the switch is tried both ways"
+    if role.name in {"kafka", "spark", "flink"}:
+        assert "cluster" in scenarios
+
+
+@every_role
+def test_every_scenario_begins_with_check_mode_on_a_fresh_node(role: Path) -> None:
+    for path in role.glob("molecule/*/molecule.yml"):
+        sequence = read(path).get("scenario", {}).get("test_sequence")
+        if sequence is not None:
+            order = [sequence.index(action) for action in ("check", "converge", "idempotence", "verify")]
+            assert order == sorted(order), path.parent.name
+
+
 # Units
 
 
