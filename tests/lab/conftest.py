@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "disruptive: kills processes and restarts nodes of the lab; runs last")
+    config.addinivalue_line("markers", "extended: takes minutes; `make test-all` runs it, `make test` does not")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -33,7 +33,10 @@ def test_unknown_service_is_refused(lab: Lab) -> None:
     assert restarted(before, lab.started()) == set()
 
 
-@pytest.mark.parametrize("service", UNITS)
+@pytest.mark.parametrize(
+    "service",
+    [service if service == "flink" else pytest.param(service, marks=pytest.mark.extended) for service in UNITS],
+)
 def test_cluster_restarts_one_node_at_a_time(lab: Lab, service: str) -> None:
     before, saved = lab.started(), savepoints(lab)
     done = lab.playbook("restart", service=service)
@@ -50,6 +53,7 @@ def test_cluster_restarts_one_node_at_a_time(lab: Lab, service: str) -> None:
     lab.assert_all_accounted_for()
 
 
+@pytest.mark.extended
 def test_a_changed_setting_restarts_what_it_concerns(lab: Lab) -> None:
     before = lab.started()
     done = lab.playbook("site", kafka_heap_mib="520")
