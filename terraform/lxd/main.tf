@@ -46,6 +46,24 @@ module "topology" {
   required_groups = var.required_groups
 }
 
+module "inventory" {
+  source = "../modules/inventory"
+
+  lab_name = local.lab_name
+  target   = "lxd"
+  subnet   = local.subnet
+  lab_dir  = local.lab_dir
+  nodes    = module.topology.nodes
+  groups   = module.topology.groups
+  ssh = {
+    user             = "lab"
+    private_key_file = terraform_data.ssh_key.output.path
+    known_hosts_dir  = "${local.lab_dir}/known_hosts.d"
+  }
+  # Where nodes see the controller's artifacts (scripts/lxd.py mounts them).
+  variables = { lab_artifacts_path = "/srv/lab-artifacts" }
+}
+
 data "external" "host" {
   program = ["python3", "${local.scripts}/host_state.py"]
   query = {

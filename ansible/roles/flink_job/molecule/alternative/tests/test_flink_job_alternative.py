@@ -28,7 +28,7 @@ def test_name_parallelism_and_checkpoints(host: Host) -> None:
     assert max(vertex["parallelism"] for vertex in vertices) == 2
     checkpoints = json.loads(host.check_output(f"curl -sf {job}/checkpoints/config"))
     assert checkpoints["interval"] == 2000
-    assert host.socket("tcp://19110").is_listening
+    assert "crypto_flink_" in host.check_output("curl -sf http://lab-1:19110/metrics")
 
 
 def test_user_and_places(host: Host) -> None:
