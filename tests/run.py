@@ -63,7 +63,7 @@ def print_slowest_tasks() -> None:
 
 def lab_part(*, everything: bool = False) -> None:
     """Bring a lab up, run it a second time, test it, take it down."""
-    lab = [PYTHON, "tools/lab", "--lab", LAB]
+    lab = [PYTHON, "tools/lab", "--target", "lxd", "--lab", LAB]
     if OURS.with_name("ssh_config").exists() and not OURS.exists():
         print(f"a lab named '{LAB}' is running that was not made by `make test`: TEST_LAB=name chooses another name")
         outcomes.append(("lab", 0, False))
@@ -84,7 +84,7 @@ def lab_part(*, everything: bool = False) -> None:
 
 PARTS: dict[str, Callable[[], object]] = {
     # First, since the unit tests of the Spark job use PySpark from the artifacts.
-    "artifacts": lambda: run("artifacts", [PYTHON, "tools/lab", "artifacts"]),
+    "artifacts": lambda: run("artifacts", [PYTHON, "tools/lab", "--target", "lxd", "artifacts"]),
     "check": lambda: run("check", ["tests/check"]),
     "terraform": lambda: run("terraform tests", [PYTEST, "-q", "-W", "ignore", "tests/terraform"]),
     "integration": lambda: run("integration tests", [PYTHON, "tests/integration/run.py"]),

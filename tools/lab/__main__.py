@@ -19,6 +19,7 @@ import machine
 import pipeline
 import reset
 import screen
+import targets
 from context import Context, LabError
 
 # GNU tar writes to the file that $TAPE names: a variable of that name must never reach a program that calls tar.
@@ -30,7 +31,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/lab", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--target", default=os.environ.get("TARGET") or "lxd", help="where nodes come from: lxd")
+    parser.add_argument(
+        "--target",
+        default=os.environ.get("TARGET") or "",
+        help="where nodes come from: lxd, libvirt or aws (by default the lab's; for a new one libvirt where KVM works)",
+    )
     parser.add_argument("--lab", default=os.environ.get("LAB") or "lab", help="name of the lab (default: lab)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -43,6 +48,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("feed", "coinbase, replay, or auto: the replay where Coinbase cannot be reached (auto)"),
         ("tape", "a recorded feed (NDJSON) for the source tape or the replay"),
         ("speed", "multiple of the tape's own pace (1)"),
+        ("image", "for virtual machines: debian (its cloud image) or built (from packages, here) (debian)"),
+        ("virtualization", "kvm or qemu, for virtual machines (kvm where it works, else qemu)"),
     ):
         up.add_argument(f"--{option}", default=os.environ.get(VARIABLES.get(option, option.upper())) or None, help=text)
     up.add_argument("--expect-unchanged", action="store_true", help="fail when anything had to be changed")
@@ -77,7 +84,7 @@ def main() -> int:  # noqa: C901 - one case for each command
         context = Context(target=options.target, lab=options.lab)
         match options.command:
             case "setup":
-                machine.setup(context)
+                targets.setup(context)
                 if options.tests:
                     machine.install_test_packages()
             case "venv":
@@ -85,11 +92,12 @@ def main() -> int:  # noqa: C901 - one case for each command
             case "up":
                 pipeline.up(context, options)
             case "image":
-                pipeline.image(context)
+                pipeline.complete_options(context, options)
+                pipeline.image(context, options)
             case "artifacts":
                 pipeline.artifacts(context)
             case "nodes":
-                pipeline.nodes(context, options.topology)
+                pipeline.nodes(context, options)
             case "status":
                 return screen.status(context)
             case "ssh":

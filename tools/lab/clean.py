@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import machine
-from context import REPOSITORY, Context, LabError
+import targets
+from context import REPOSITORY, TARGETS, Context, LabError
 
 
 def down(context: Context) -> None:
@@ -21,7 +22,7 @@ def down(context: Context) -> None:
         context.step(
             f"remove the nodes of '{context.lab}' (terraform destroy)",
             ["terraform", f"-chdir={context.terraform_root}", "destroy", "-auto-approve", "-input=false", "-no-color",
-             f"-var=client={machine.client() or 'lxc'}"],
+             *targets.of(context).variables()],
             log="terraform-destroy",
             failed="The lab could not be removed completely (terraform destroy).",
         )  # fmt: skip
@@ -31,11 +32,11 @@ def down(context: Context) -> None:
             subprocess.run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "-"], capture_output=True, check=False)
 
 
-def workspaces(context: Context) -> list[str]:
-    """Return the names of the labs that this folder has a Terraform state for."""
-    states = context.terraform_root / "terraform.tfstate.d"
+def workspaces(root: Path) -> list[str]:
+    """Return the names of the labs that a Terraform root has a state for."""
+    states = root / "terraform.tfstate.d"
     names = [entry.name for entry in states.iterdir() if entry.is_dir()] if states.is_dir() else []
-    if (context.terraform_root / "terraform.tfstate").is_file():
+    if (root / "terraform.tfstate").is_file():
         names.append("lab")
     return sorted(names)
 
@@ -45,26 +46,34 @@ def clean(context: Context) -> None:
 
     Running nodes of other folders are not touched; the images and the cache are made again when they are needed.
     """
-    for name in workspaces(context):
-        lab = Context(target=context.target, lab=name)
-        down(lab)
-        _remove_blackhole(lab)
-        shutil.rmtree(lab.lab_dir, ignore_errors=True)
-        shutil.rmtree(context.terraform_root / "terraform.tfstate.d" / name, ignore_errors=True)
-    for leftover in context.terraform_root.glob("terraform.tfstate*"):
-        if leftover.is_file():
-            leftover.unlink()
+    for target in TARGETS:
+        remove_labs(target)
     _remove_images()
     _remove_cache(context)
     shutil.rmtree(REPOSITORY / ".lab", ignore_errors=True)
     print("  removed labs, images, artifacts and keys; programs that `make setup` installed are kept")
 
 
+def remove_labs(target: str) -> None:
+    """Remove every lab of a target that this folder has a Terraform state for."""
+    root = REPOSITORY / "terraform" / target
+    for name in workspaces(root):
+        lab = Context(target=target, lab=name)
+        down(lab)
+        _remove_blackhole(lab)
+        shutil.rmtree(lab.lab_dir, ignore_errors=True)
+        shutil.rmtree(root / "terraform.tfstate.d" / name, ignore_errors=True)
+    for leftover in root.glob("terraform.tfstate*"):
+        if leftover.is_file():
+            leftover.unlink()
+
+
 def _remove_cache(context: Context) -> None:
     # By name: $CSL_CACHE may be a folder that holds other things too.
     for part in ("artifacts", "images", "terraform-providers"):
         shutil.rmtree(context.cache / part, ignore_errors=True)
-    (context.cache / "terraformrc").unlink(missing_ok=True)
+    for settings in context.cache.glob("terraformrc*"):
+        settings.unlink()
     with contextlib.suppress(OSError):
         context.cache.rmdir()
 
@@ -88,6 +97,4 @@ def _remove_blackhole(context: Context) -> None:
     )  # fmt: skip
     subnet = shown.stdout.strip().strip('"')
     if shown.returncode == 0 and subnet:
-        verb = context.terraform_root / "scripts" / "lxd.py"
-        spec = json.dumps({"client": machine.client() or "lxc", "lab": context.lab, "subnet": subnet})
-        subprocess.run(["python3", str(verb), "routes-down"], env={**os.environ, "SPEC": spec}, check=False)
+        targets.of(context).clean(subnet)

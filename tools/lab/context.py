@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TARGETS = ("lxd",)
+TARGETS = ("lxd", "libvirt", "aws")
 
 
 class LabError(Exception):
@@ -27,7 +27,8 @@ class LabError(Exception):
 class Context:
     """One lab on one target.
 
-    Raises LabError for an unknown target or a name that no lab can have.
+    An empty target is the one that the lab was made on; for a new lab libvirt where KVM works, else lxd.
+    Raises LabError for an unknown target, another than the running lab's, or a name that no lab can have.
     """
 
     target: str
@@ -36,10 +37,26 @@ class Context:
 
     def __post_init__(self) -> None:
         """Check target and name."""
-        if self.target not in TARGETS:
+        if self.target and self.target not in TARGETS:
             raise LabError(f"TARGET={self.target} is unknown: known are {', '.join(TARGETS)}")
         if not re.fullmatch(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?", self.lab):
             raise LabError(f"LAB={self.lab}: use 1 to 12 of a-z, 0-9 and '-', starting with a letter, e.g. lab-2")
+        made_on = self._target_file.read_text().strip() if self._target_file.is_file() else ""
+        if self.target and made_on and self.target != made_on and self.ssh_config.is_file():
+            raise LabError(
+                f"TARGET={self.target}: the lab '{self.lab}' is running on {made_on}. Take it down first "
+                f"(make down LAB={self.lab}), or choose another LAB"
+            )
+        self.target = self.target or made_on or ("libvirt" if kvm_works() else "lxd")
+
+    @property
+    def _target_file(self) -> Path:
+        return self.lab_dir / "target"
+
+    def remember_target(self) -> None:
+        """Keep the target, so that the next command about this lab need not name it."""
+        self.lab_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._target_file.write_text(f"{self.target}\n")
 
     @property
     def terraform_root(self) -> Path:
@@ -127,6 +144,18 @@ class Context:
                     raise LabError(f"{failed}\n{tail}\n  The whole log: {path}")
         self.timings_s[name] = time.monotonic() - began
         return path.read_text(errors="replace")
+
+
+def kvm_works() -> bool:
+    """Tell whether this machine can run virtual machines at full speed.
+
+    The device alone does not say so: some hosts have it, and cannot boot a stock kernel.
+    """
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+    except OSError:
+        return False
+    return re.search(r"^flags\s*:.*\b(vmx|svm)\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE) is not None
 
 
 def mitogen() -> dict[str, str]:

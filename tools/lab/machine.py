@@ -1,4 +1,4 @@
-"""`setup`: check this machine and install what is missing, once."""
+"""What every target needs of this machine, and LXD or Incus: check it and install what is missing, once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from context import REPOSITORY, Context, LabError, explain, need, progress, wait
+from context import REPOSITORY, Context, LabError, progress, wait
 
 # The topology `mini`, and what the host keeps for itself.
 MIN_MEMORY_MIB = 6144 + 1024
@@ -31,21 +31,6 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
 }
-PROVIDER = "registry.terraform.io/hashicorp/external"
-PROVIDER_VERSION = "1.2.0"
-
-
-def setup(context: Context) -> None:
-    """Do all of it; every step that finds its work done says nothing."""
-    check_distribution(Path("/etc/os-release").read_text())
-    check_resources(context)
-    install_packages()
-    install_firewall_program()
-    install_container_manager()
-    raise_inotify_limit()
-    install_terraform()
-    make_virtual_environment()
-    initialise_terraform(context)
 
 
 def check_distribution(os_release: str) -> None:
@@ -340,72 +325,15 @@ def make_virtual_environment() -> None:
     stamp.write_text(wanted)
 
 
-def find_provider_mirror(places: list[Path]) -> Path | None:
-    """Return the first folder that holds a registry.terraform.io tree with the provider."""
-    return next((place for place in places if list((place / PROVIDER).rglob("terraform-provider-external*"))), None)
-
-
-def _places(context: Context) -> list[Path]:
-    places = [Path(text) for text in os.environ.get("CSL_TERRAFORM_MIRROR", "").split(os.pathsep) if text]
-    places += [context.cache / "terraform-providers"]
-    for root in ("/opt", "/usr/share/terraform", "/usr/local/share/terraform", "/usr/local/share", "/srv"):
-        if Path(root).is_dir():
-            places += [Path(root), *sorted(entry for entry in Path(root).iterdir() if entry.is_dir())]
-    return places
-
-
-def initialise_terraform(context: Context) -> None:
-    """Run `terraform init`: from the registry, else from a mirror on this machine, else from sources built here."""
-    root = context.terraform_root
-    stamp = root / ".terraform" / "initialised-for"
-    wanted = hashlib.sha256((root / "versions.tf").read_bytes()).hexdigest()
-    # Terraform links to the mirror, which may have gone since.
-    linked = (root / ".terraform" / "providers" / PROVIDER).glob("*/*/terraform-provider-external*")
-    if stamp.is_file() and stamp.read_text() == wanted and any(linked):
+def make_ssh_key(context: Context) -> None:
+    """Have the key by which the controller logs in to nodes that are born with its public half."""
+    key = context.lab_dir / "id_ed25519"
+    if key.is_file() and key.with_suffix(".pub").is_file():
         return
-    terraform = need("terraform", "`make setup` installs it")
-    init = [terraform, f"-chdir={root}", "init", "-input=false", "-no-color"]
-    env = {**os.environ, "TF_REGISTRY_CLIENT_TIMEOUT": "10", "TF_REGISTRY_DISCOVERY_RETRY": "0"}
-    with progress("initialise Terraform from its registry") as _:
-        done = subprocess.run(init, capture_output=True, text=True, check=False, env=env)
-        reached = done.returncode == 0
-        if not reached:
-            said = [line for line in explain(done.stdout + done.stderr) if line.strip()]
-            print("         not possible here" + "".join(f"\n           {line}" for line in said[:4]), flush=True)
-    if not reached:
-        mirror = find_provider_mirror(_places(context)) or _build_provider(context)
-        print(f"         using the provider mirror {mirror}", flush=True)
-        settings = context.cache / "terraformrc"
-        settings.write_text(
-            "provider_installation {\n"
-            f'  filesystem_mirror {{\n    path    = "{mirror}"\n    include = ["hashicorp/external"]\n  }}\n'
-            '  direct {\n    exclude = ["hashicorp/external"]\n  }\n}\n'
-        )
-        run(
-            "initialise Terraform from the mirror", init,
-            "set CSL_TERRAFORM_MIRROR to another folder that holds a registry.terraform.io tree",
-            {"TF_CLI_CONFIG_FILE": str(settings)},
-        )  # fmt: skip
-    stamp.write_text(wanted)
-
-
-def _build_provider(context: Context) -> Path:
-    if shutil.which("go") is None:
-        apt_install(["golang-go"])
-    mirror = context.cache / "terraform-providers"
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-    target = (
-        mirror / PROVIDER / PROVIDER_VERSION / f"linux_{machine}" / f"terraform-provider-external_v{PROVIDER_VERSION}"
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = context.cache / "terraform-provider.partial"
+    context.lab_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key.unlink(missing_ok=True)
     run(
-        "build Terraform's provider from its pinned sources",
-        ["go", "build", "-mod=mod", "-trimpath", "-o", str(partial),
-         "github.com/terraform-providers/terraform-provider-external"],
-        "set CSL_TERRAFORM_MIRROR to a folder that holds a registry.terraform.io tree",
-        {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
-        REPOSITORY / "terraform" / "providers" / "external",
-    )  # fmt: skip
-    partial.rename(target)
-    return mirror
+        "make the lab's SSH key",
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab-{context.lab}", "-f", str(key)],
+        "install openssh-client",
+    )

@@ -11,19 +11,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-import machine
+import providers
 import screen
+import targets
 from context import REPOSITORY, Context, LabError, progress
 
-SOURCES = ("coinbase_rest", "coinbase_ws", "tape")
-FEEDS = ("auto", "coinbase", "replay")
+CHOICES = {
+    "source": ("coinbase_rest", "coinbase_ws", "tape"),
+    "feed": ("auto", "coinbase", "replay"),
+    # Of virtual machines.
+    "image": ("debian", "built"),
+    "virtualization": ("kvm", "qemu"),
+}
 ROWS_TIMEOUT_S = 180
 # Rows count as flowing when the newest is not older than this: three of Spark's batches.
 FRESH_S = 60
 
 
 # What `make lab` builds when nothing is said.
-DEFAULTS = {"topology": "small", "subnet": "", "source": "coinbase_rest", "feed": "auto", "tape": "", "speed": "1"}
+DEFAULTS = {"topology": "small", "subnet": "", "source": "coinbase_rest", "feed": "auto", "tape": "", "speed": "1",
+            "image": "debian", "virtualization": ""}  # fmt: skip
 
 
 def complete_options(context: Context, options: argparse.Namespace) -> None:
@@ -31,7 +38,7 @@ def complete_options(context: Context, options: argparse.Namespace) -> None:
     remembered = context.lab_dir / "options.json"
     kept = json.loads(remembered.read_text()) if remembered.is_file() else {}
     for name, default in DEFAULTS.items():
-        if getattr(options, name) is None:
+        if getattr(options, name, None) is None:
             setattr(options, name, kept.get(name, default))
     # They are remembered, and read from another folder than this one.
     if Path(options.topology).is_file():
@@ -61,10 +68,10 @@ def check_options(options: argparse.Namespace) -> None:
         problems.append(f"TOPOLOGY={options.topology}: known are {', '.join(topologies)}, or give a file")
     if options.subnet and not valid_network(options.subnet):
         problems.append(f"SUBNET={options.subnet}: give an IPv4 network in CIDR notation, e.g. 10.77.0.0/24")
-    if options.source not in SOURCES:
-        problems.append(f"SOURCE={options.source}: known are {', '.join(SOURCES)}")
-    if options.feed not in FEEDS:
-        problems.append(f"FEED={options.feed}: known are {', '.join(FEEDS)}")
+    problems += [
+        f"{name.upper()}={getattr(options, name)}: known are {', '.join(known)}"
+        for name, known in CHOICES.items() if getattr(options, name) not in ("", *known)
+    ]  # fmt: skip
     if options.tape and not Path(options.tape).is_file():
         problems.append(f"TAPE_FILE={options.tape}: there is no such file")
     if options.source == "tape" and not options.tape:
@@ -95,10 +102,12 @@ def up(context: Context, options: argparse.Namespace) -> None:
     check_options(options)
     print(f"Lab '{context.lab}' on {context.target}, topology {options.topology}")
     with context.locked():
-        machine.setup(context)
-        if not image_is_there():
-            image(context)
-        variables = [f"-var=topology={options.topology}", *([f"-var=subnet={options.subnet}"] * bool(options.subnet))]
+        targets.setup(context)
+        image(context, options)
+        variables = [
+            f"-var=topology={options.topology}", *([f"-var=subnet={options.subnet}"] * bool(options.subnet)),
+            *targets.of(context).variables(options),
+        ]  # fmt: skip
         drain(context, options, variables)
         apply(context, *variables)
         remember_options(context, options)
@@ -112,31 +121,16 @@ def up(context: Context, options: argparse.Namespace) -> None:
         raise LabError(f"Ansible changed {recap} things, none was expected: {context.logs / 'ansible.log'}")
 
 
-def image_is_there() -> bool:
-    """Tell whether the container manager has the image already."""
-    client = machine.client()
-    name = subprocess.run(
-        ["python3", str(REPOSITORY / "terraform" / "node_image" / "build.py"), "--name"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    shown = subprocess.run([client, "image", "info", name], capture_output=True, check=False)
-    return shown.returncode == 0
-
-
-def image(context: Context) -> None:
-    """Build the node image and give it to the container manager."""
-    context.step(
-        "build the node image",
-        ["python3", str(REPOSITORY / "terraform" / "node_image" / "build.py"), "--client", machine.client(),
-         "--generation", f"b{time.time_ns():x}"],
-        log="image",
-        failed="The node image could not be built.",
-    )  # fmt: skip
+def image(context: Context, options: argparse.Namespace) -> None:
+    """Provide the node image, unless it is there."""
+    command = targets.of(context).image_command(options)
+    if command is not None:
+        context.step("provide the node image", command, log="image", failed="The node image could not be provided.")
 
 
 def artifacts(context: Context) -> None:
     """Fetch and build what the nodes need, without any node."""
-    machine.setup(context)
+    targets.setup(context)
     context.step(
         "fetch artifacts",
         ["ansible-playbook", "-i", "localhost,", str(REPOSITORY / "ansible" / "playbooks" / "artifacts.yml")],
@@ -145,11 +139,15 @@ def artifacts(context: Context) -> None:
     )
 
 
-def nodes(context: Context, topology: str) -> None:
+def nodes(context: Context, options: argparse.Namespace) -> None:
     """Make nodes alone, in any mix of groups: what a role's test runs on."""
+    complete_options(context, options)
     with context.locked():
-        machine.initialise_terraform(context)
-        apply(context, f"-var=topology={Path(topology).resolve()}", "-var=required_groups=[]")
+        providers.initialise(context)
+        apply(
+            context, f"-var=topology={Path(options.topology).resolve()}", "-var=required_groups=[]",
+            *targets.of(context).variables(options),
+        )  # fmt: skip
 
 
 def topology_text(options: argparse.Namespace) -> str:
@@ -168,7 +166,7 @@ def drain(context: Context, options: argparse.Namespace, variables: list[str]) -
         context.step(
             "compare the nodes with the topology (terraform plan)",
             ["terraform", f"-chdir={context.terraform_root}", "plan", "-input=false", "-no-color", f"-out={plan}",
-             f"-var=client={machine.client()}", *variables],
+             *variables],
             log="terraform-plan",
             failed="This lab cannot be built as asked (terraform plan).",
         )  # fmt: skip
@@ -178,7 +176,7 @@ def drain(context: Context, options: argparse.Namespace, variables: list[str]) -
         ).stdout  # fmt: skip
     finally:
         plan.unlink(missing_ok=True)
-    leaving = nodes_that_leave(json.loads(shown))
+    leaving = nodes_that_leave(json.loads(shown), targets.of(context).node_resource)
     if leaving:
         context.step(
             f"drain {', '.join(leaving)} (ansible-playbook drain.yml)",
@@ -190,24 +188,26 @@ def drain(context: Context, options: argparse.Namespace, variables: list[str]) -
         )  # fmt: skip
 
 
-def nodes_that_leave(plan: dict[str, Any]) -> list[str]:
+def nodes_that_leave(plan: dict[str, Any], node_resource: tuple[str, str]) -> list[str]:
     """Return the names of the nodes that a plan of Terraform (its JSON form) deletes and does not make again."""
     return sorted(
         change["index"] for change in plan.get("resource_changes", [])
-        if (change["type"], change["name"]) == ("terraform_data", "node") and change["change"]["actions"] == ["delete"]
+        if (change["type"], change["name"]) == node_resource and change["change"]["actions"] == ["delete"]
     )  # fmt: skip
 
 
 def apply(context: Context, *variables: str) -> None:
     """Make the nodes, and write the SSH configuration for them."""
+    context.remember_target()
+    targets.of(context).before_apply()
     context.step(
         "make the nodes (terraform apply)",
         ["terraform", f"-chdir={context.terraform_root}", "apply", "-auto-approve", "-input=false", "-no-color",
-         f"-var=client={machine.client()}", *variables],
+         *variables],
         log="terraform",
         failed="The nodes could not be made (terraform apply).",
     )  # fmt: skip
-    machine.start_stopped_nodes(context)
+    targets.of(context).start_stopped_nodes()
     shown = subprocess.run(
         ["terraform", f"-chdir={context.terraform_root}", "output", "-raw", "ssh_config"],
         capture_output=True, text=True, check=True, env=context.environment,

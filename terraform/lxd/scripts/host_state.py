@@ -9,16 +9,17 @@ sentences).
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+from lab_host import cache, memory_mib, subnet_conflicts
 
 # A booted node holds about a dozen; LXD's own advice for production is far higher.
 MIN_INOTIFY_INSTANCES = 1024
@@ -40,34 +41,6 @@ def _query(client: str, path: str) -> Any:  # noqa: ANN401 - JSON
     )
 
 
-def memory_mib(meminfo: str) -> int:
-    """Return the total of /proc/meminfo's text, in MiB."""
-    for line in meminfo.splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) // 1024
-    raise ValueError("/proc/meminfo has no MemTotal")
-
-
-def subnet_conflicts(subnet: str, bridge: str, routes: list[dict[str, Any]]) -> list[str]:
-    """Name the routes of `ip -json route` that overlap with the subnet, other than the lab's own and the default."""
-    try:
-        wanted = ipaddress.ip_network(subnet)
-    except ValueError as error:
-        return [f"subnet {subnet}: {error}: give an IPv4 network in CIDR notation, e.g. 10.77.0.0/24"]
-    conflicts = []
-    for route in routes:
-        destination = route["dst"]
-        if destination == "default" or route.get("type") == "blackhole" or route.get("dev") == bridge:
-            continue
-        if wanted.overlaps(ipaddress.ip_network(destination, strict=False)):
-            device = route.get("dev", "?")
-            conflicts.append(
-                f"subnet {subnet} overlaps with the route to {destination} by {device}: choose another one, "
-                "e.g. make lab SUBNET=10.77.0.0/24"
-            )
-    return conflicts
-
-
 def inotify_shortage(max_user_instances: int) -> list[str]:
     """Complain when the host's inotify limit, which all nodes share, stops their systemd from booting."""
     if max_user_instances >= MIN_INOTIFY_INSTANCES:
@@ -76,13 +49,6 @@ def inotify_shortage(max_user_instances: int) -> list[str]:
         f"fs.inotify.max_user_instances is {max_user_instances}, and all nodes share it: `make setup` raises it, or "
         f"sysctl -w fs.inotify.max_user_instances={MIN_INOTIFY_INSTANCES}"
     ]
-
-
-def cache(environment: Mapping[str, str]) -> Path:
-    """Return the folder that keeps artifacts between labs; the rule of the role artifacts and of tools/lab."""
-    if environment.get("CSL_CACHE"):
-        return Path(environment["CSL_CACHE"])
-    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crypto-stream-lab"
 
 
 def own(config: dict[str, str], owner: str) -> bool:

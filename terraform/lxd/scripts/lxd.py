@@ -16,6 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+from lab_host import blackhole
+
 STATE_PATH = "/srv/lab-state"
 # The controller's artifacts, read-only: a node unpacks them from here instead of getting them over SSH.
 ARTIFACTS_PATH = "/srv/lab-artifacts"
@@ -24,8 +27,6 @@ LAB_UID = 1000
 LAB_SSH_FOLDER = "/home/lab/.ssh"
 BOOT_TIMEOUT_S = 120
 EXEC_TIMEOUT_S = 10
-# Wins against no other route, so that it only counts while the bridge (with its connected route) is away.
-BLACKHOLE_METRIC = 4278198272
 
 Spec = dict[str, Any]
 
@@ -77,12 +78,6 @@ def _options(config: dict[str, str]) -> list[str]:
     return [f"{key}={value}" for key, value in config.items()]
 
 
-def _route(action: str, subnet: str) -> None:
-    # Needs root; without it the lab works all the same, but traffic to a lab that is down follows the default route.
-    command = ["ip", "route", action, "blackhole", subnet, "metric", str(BLACKHOLE_METRIC)]
-    subprocess.run(command, capture_output=True, check=False)
-
-
 def _retry(action: Callable[[], object], attempts: int = 10) -> None:
     # LXD lets go of a volume a moment after the last node that used it is gone.
     for attempt in range(1, attempts + 1):
@@ -124,7 +119,7 @@ def ssh_key_up(_client: Client, spec: Spec) -> None:
 
 def network_up(client: Client, spec: Spec) -> None:
     """Make the lab's bridge with DHCP, DNS and NAT."""
-    _route("replace", spec["subnet"])
+    blackhole("replace", spec["subnet"])
     network = client.get(f"/1.0/networks/{spec['name']}")
     if is_ours(network, spec) and network["config"]["ipv4.address"] == spec["address"]:
         return
@@ -274,7 +269,7 @@ def access_down(_client: Client, spec: Spec) -> None:
 
 def routes_down(_client: Client, spec: Spec) -> None:
     """Remove the blackhole route (`make clean`)."""
-    _route("del", spec["subnet"])
+    blackhole("del", spec["subnet"])
 
 
 VERBS: dict[str, Callable[[Client, Spec], None]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import providers
 import pytest
 from context import Context, LabError
 
@@ -87,26 +88,6 @@ def test_terraform_version(text: str, version: tuple[int, int]) -> None:
 def test_terraform_versions_are_compared_as_numbers() -> None:
     assert machine.terraform_version("Terraform v1.10.0") >= machine.MIN_TERRAFORM
     assert machine.terraform_version("Terraform v1.8.5") < machine.MIN_TERRAFORM
-
-
-def test_provider_mirror_is_the_first_that_has_the_provider(tmp_path: Path) -> None:
-    places = [tmp_path / name for name in ("missing", "empty", "first", "second")]
-    for place in places[1:]:
-        (place / "registry.terraform.io" / "hashicorp" / "external" / "1.2.0").mkdir(parents=True)
-    # A build that failed leaves folders behind.
-    for place in places[2:]:
-        (place / "registry.terraform.io/hashicorp/external/1.2.0/terraform-provider-external_v1.2.0").touch()
-    assert machine.find_provider_mirror(places) == tmp_path / "first"
-    assert machine.find_provider_mirror(places[:2]) is None
-    assert machine.find_provider_mirror([]) is None
-
-
-def test_mirrors_that_are_named_come_first(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CSL_TERRAFORM_MIRROR", "/one:/two")
-    places = machine._places(lab)
-    assert places[:3] == [Path("/one"), Path("/two"), lab.cache / "terraform-providers"]
-    monkeypatch.delenv("CSL_TERRAFORM_MIRROR")
-    assert machine._places(lab)[0] == lab.cache / "terraform-providers"
 
 
 def test_root_needs_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,9 +170,10 @@ def test_rules_agree_with_those_of_terraform() -> None:
     assert f"MIN_INOTIFY_INSTANCES = {machine.INOTIFY_INSTANCES}" in host_state
     versions = (repository / "terraform" / "lxd" / "versions.tf").read_text()
     assert f">= {machine.MIN_TERRAFORM[0]}.{machine.MIN_TERRAFORM[1]}.0" in versions
-    assert f">= {machine.PROVIDER_VERSION}," in versions
-    pinned = (repository / "terraform" / "providers" / "external" / "go.mod").read_text()
-    assert f"terraform-provider-external v{machine.PROVIDER_VERSION}" in pinned
+    assert f">= {providers.EXTERNAL.version}," in versions
+    for provider in (providers.EXTERNAL, providers.LIBVIRT):
+        pinned = (repository / "terraform" / "providers" / provider.name / "go.mod").read_text()
+        assert f"{provider.package} v{provider.version}" in pinned
 
 
 @pytest.mark.parametrize(("there", "installed"), [("nft", []), ("iptables", []), ("", ["nftables"])])

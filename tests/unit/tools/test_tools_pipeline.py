@@ -186,12 +186,12 @@ def test_waiting_in_vain_names_the_engine_and_where_to_look(lab: Context, monkey
 
 
 def test_workspaces_are_the_labs_with_a_state(lab: Context) -> None:
-    assert clean.workspaces(lab) == []
+    assert clean.workspaces(lab.terraform_root) == []
     for name in ("lab-2", "dev"):
         (lab.terraform_root / "terraform.tfstate.d" / name).mkdir(parents=True)
-    assert clean.workspaces(lab) == ["dev", "lab-2"]
+    assert clean.workspaces(lab.terraform_root) == ["dev", "lab-2"]
     (lab.terraform_root / "terraform.tfstate").write_text("{}")
-    assert clean.workspaces(lab) == ["dev", "lab", "lab-2"]
+    assert clean.workspaces(lab.terraform_root) == ["dev", "lab", "lab-2"]
 
 
 def test_down_without_a_lab_does_nothing(lab: Context, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +207,7 @@ def test_options_come_from_the_environment_of_make(command_line: ModuleType, mon
     for name in ("LAB", "TARGET", "TOPOLOGY", "SOURCE", "FEED", "TAPE_FILE", "SPEED"):
         monkeypatch.delenv(name, raising=False)
     bare = command_line.parse(["up"])
-    assert (bare.lab, bare.target) == ("lab", "lxd")
+    assert (bare.lab, bare.target) == ("lab", "")
     assert all(getattr(bare, name) is None for name in pipeline.DEFAULTS)
     # make exports every variable, also an empty one.
     monkeypatch.setenv("LAB", "")
@@ -271,8 +271,8 @@ def test_nodes_that_leave_are_those_that_are_only_deleted() -> None:
             change("network", None, "delete"),
         ]
     }
-    assert pipeline.nodes_that_leave(plan) == ["kafka-4"]
-    assert pipeline.nodes_that_leave({}) == []
+    assert pipeline.nodes_that_leave(plan, ("terraform_data", "node")) == ["kafka-4"]
+    assert pipeline.nodes_that_leave({}, ("terraform_data", "node")) == []
 
 
 @pytest.mark.parametrize("known", [True, False])

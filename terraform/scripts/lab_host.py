@@ -1,0 +1,56 @@
+"""What the targets on this machine ask of it, and the one route they leave behind. Standard library alone."""
+
+from __future__ import annotations
+
+import ipaddress
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Wins against no other route, so that it only counts while the bridge (with its connected route) is away.
+BLACKHOLE_METRIC = 4278198272
+
+
+def memory_mib(meminfo: str) -> int:
+    """Return the total of /proc/meminfo's text, in MiB."""
+    for line in meminfo.splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) // 1024
+    raise ValueError("/proc/meminfo has no MemTotal")
+
+
+def subnet_conflicts(subnet: str, bridge: str, routes: list[dict[str, Any]]) -> list[str]:
+    """Name the routes of `ip -json route` that overlap with the subnet, other than the lab's own and the default."""
+    try:
+        wanted = ipaddress.ip_network(subnet)
+    except ValueError as error:
+        return [f"subnet {subnet}: {error}: give an IPv4 network in CIDR notation, e.g. 10.77.0.0/24"]
+    conflicts = []
+    for route in routes:
+        destination = route["dst"]
+        if destination == "default" or route.get("type") == "blackhole" or route.get("dev") == bridge:
+            continue
+        if wanted.overlaps(ipaddress.ip_network(destination, strict=False)):
+            device = route.get("dev", "?")
+            conflicts.append(
+                f"subnet {subnet} overlaps with the route to {destination} by {device}: choose another one, "
+                "e.g. make lab SUBNET=10.77.0.0/24"
+            )
+    return conflicts
+
+
+def cache(environment: Mapping[str, str]) -> Path:
+    """Return the folder that keeps artifacts between labs; the rule of the role artifacts and of tools/lab."""
+    if environment.get("CSL_CACHE"):
+        return Path(environment["CSL_CACHE"])
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crypto-stream-lab"
+
+
+def blackhole(action: str, subnet: str) -> None:
+    """Add (`replace`) or remove (`del`) the route that swallows what is meant for a lab that is down.
+
+    Needs root; without it the lab works all the same, but such traffic follows the default route.
+    """
+    command = ["ip", "route", action, "blackhole", subnet, "metric", str(BLACKHOLE_METRIC)]
+    subprocess.run(command, capture_output=True, check=False)
