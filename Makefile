@@ -9,7 +9,7 @@ VENV := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab image artifacts status ssh psql topics audit reset down clean check format test test-all \
-        test-unit test-integration test-terraform test-lab molecule checksums lock docs require-python
+        test-vm test-unit test-integration test-terraform test-lab molecule checksums lock docs require-python
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -64,12 +64,16 @@ format: ## Format Python and Terraform
 docs: ## Write the roles' READMEs from their argument specs
 	@$(VENV)/python tools/role_readmes.py
 
-test: ## What CI runs: check, integration, molecule, and a lab of its own with its tests
-	@$(LAB_TOOL) setup --tests
+test: ## What CI runs: check, integration, molecule, a lab of its own with its tests, one virtual machine
+	@$(LAB_TOOL) --target lxd setup --tests
 	@$(VENV)/python tests/run.py
 
+test-vm: ## The whole lab on one emulated virtual machine, and its tests
+	@$(LAB_TOOL) --target libvirt setup
+	@$(VENV)/python tests/run.py --all vm
+
 test-all: ## The same with every molecule scenario and every slow test
-	@$(LAB_TOOL) setup --tests
+	@$(LAB_TOOL) --target lxd setup --tests
 	@$(VENV)/python tests/run.py --all
 
 test-unit: ## Unit and house tests

@@ -82,6 +82,33 @@ def lab_part(*, everything: bool = False) -> None:
         run("lab down", [*lab, "down"])
 
 
+def machine_part(*, everything: bool = False) -> None:
+    """Make a virtual machine, give it a role, look at it, remove it; with `everything` the whole lab on one machine.
+
+    Emulated, also where KVM works: so that it is the same everywhere.
+    """
+    name, kind = f"{LAB}-vm", {"IMAGE": "built", "VIRTUALIZATION": "qemu"}
+    lab = [PYTHON, "tools/lab", "--target", "libvirt", "--lab", name]
+    environment = {"TF_WORKSPACE": name, "ANSIBLE_INVENTORY": str(REPOSITORY / "inventories" / "libvirt")}
+    try:
+        if not run("VM: set up libvirt", [*lab, "setup"]):
+            return
+        if everything:
+            up = ["up", "--topology", "mini", "--feed", "replay", "--tape", tape()]
+            if run("VM: lab up", [*lab, *up], **kind):
+                run(
+                    "VM: lab tests",
+                    [PYTEST, "-q", "-W", "ignore", "tests/lab", f"--lab={name}", "--durations=8", "-m", "not extended"],
+                )
+                run("VM: audit", [*lab, "audit"])
+        elif run("VM: nodes", [*lab, "nodes", "--topology", "tests/fixtures/one-machine.yaml"], **kind):
+            run("VM: role", [str(REPOSITORY / ".venv/bin/ansible-playbook"), "tests/fixtures/base.yml"], **environment)
+            run("VM: tests", [PYTEST, "-q", "-W", "ignore", "tests/lab/test_lab_machines.py", f"--lab={name}"])
+    finally:
+        run("VM: down", [*lab, "down"])
+        run("VM: nothing is left", [PYTHON, "tests/fixtures/nothing_left.py", name])
+
+
 PARTS: dict[str, Callable[[], object]] = {
     # First, since the unit tests of the Spark job use PySpark from the artifacts.
     "artifacts": lambda: run("artifacts", [PYTHON, "tools/lab", "--target", "lxd", "artifacts"]),
@@ -90,12 +117,14 @@ PARTS: dict[str, Callable[[], object]] = {
     "integration": lambda: run("integration tests", [PYTHON, "tests/integration/run.py"]),
     "molecule": lambda: run("molecule", [PYTHON, "tests/molecule.py", "--changed"]),
     "lab": lab_part,
+    "vm": machine_part,
 }
 # What these do instead with --all.
 ALL: dict[str, Callable[[], object]] = {
     "integration": lambda: run("integration tests", [PYTHON, "tests/integration/run.py", "--all"]),
     "molecule": lambda: run("molecule", [PYTHON, "tests/molecule.py"]),
     "lab": lambda: lab_part(everything=True),
+    "vm": lambda: machine_part(everything=True),
 }
 
 

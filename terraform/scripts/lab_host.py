@@ -1,4 +1,4 @@
-"""What the targets on this machine ask of it, and the one route they leave behind. Standard library alone."""
+"""What the targets on this machine ask of it, and the routing rules they leave behind. Standard library alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Wins against no other route, so that it only counts while the bridge (with its connected route) is away.
-BLACKHOLE_METRIC = 4278198272
+# Before the main table's own (32766).
+BLACKHOLE_PREFERENCE = 32700
 
 
 def memory_mib(meminfo: str) -> int:
@@ -48,9 +48,15 @@ def cache(environment: Mapping[str, str]) -> Path:
 
 
 def blackhole(action: str, subnet: str) -> None:
-    """Add (`replace`) or remove (`del`) the route that swallows what is meant for a lab that is down.
+    """Add or remove (`add`, `del`) the rules that swallow what is meant for a lab that is down.
 
-    Needs root; without it the lab works all the same, but such traffic follows the default route.
+    The first rule lets routes to the lab count, but not the default route; the second refuses what is left. A route
+    of type blackhole would do, but libvirt takes it for another network on the subnet. Needs root; without it the lab
+    works all the same, but such traffic follows the default route.
     """
-    command = ["ip", "route", action, "blackhole", subnet, "metric", str(BLACKHOLE_METRIC)]
-    subprocess.run(command, capture_output=True, check=False)
+    for rule in (
+        ["to", subnet, "lookup", "main", "suppress_prefixlength", "0", "pref", str(BLACKHOLE_PREFERENCE)],
+        ["to", subnet, "blackhole", "pref", str(BLACKHOLE_PREFERENCE + 1)],
+    ):
+        # A rule that is there already is refused.
+        subprocess.run(["ip", "rule", action, *rule], capture_output=True, check=False)

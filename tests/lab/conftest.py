@@ -16,7 +16,7 @@ from live_lab import Context, Lab, LabError
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab", default=os.environ.get("LAB") or "lab", help="name of the lab")
-    parser.addoption("--target", default=os.environ.get("TARGET") or "lxd", help="where its nodes come from")
+    parser.addoption("--target", default=os.environ.get("TARGET") or "", help="where its nodes come from")
 
 
 def pytest_configure(config: pytest.Config) -> None:

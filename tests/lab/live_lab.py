@@ -35,6 +35,11 @@ class Lab:
         self._hosts: dict[str, Host] = {}
 
     @property
+    def patience(self) -> int:
+        """How many times longer things may take here than on bare metal."""
+        return screen.patience(self.context)
+
+    @property
     def nodes(self) -> list[str]:
         return sorted(self.inventory["_meta"]["hostvars"])
 
@@ -65,6 +70,7 @@ class Lab:
 
     def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = 120) -> Any:  # noqa: ANN401
         """Poll until `condition` is truthy, and return what it gave; fail naming `what`."""
+        timeout_s *= self.patience
         deadline = time.monotonic() + timeout_s
         last: Any = None
         while time.monotonic() < deadline:

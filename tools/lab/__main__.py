@@ -48,8 +48,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("feed", "coinbase, replay, or auto: the replay where Coinbase cannot be reached (auto)"),
         ("tape", "a recorded feed (NDJSON) for the source tape or the replay"),
         ("speed", "multiple of the tape's own pace (1)"),
-        ("image", "for virtual machines: debian (its cloud image) or built (from packages, here) (debian)"),
-        ("virtualization", "kvm or qemu, for virtual machines (kvm where it works, else qemu)"),
     ):
         up.add_argument(f"--{option}", default=os.environ.get(VARIABLES.get(option, option.upper())) or None, help=text)
     up.add_argument("--expect-unchanged", action="store_true", help="fail when anything had to be changed")
@@ -57,10 +55,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     setup = commands.add_parser("setup", help="install what is missing on this machine")
     setup.add_argument("--tests", action="store_true", help="also what only the tests need (PostgreSQL)")
     commands.add_parser("venv", help="only the Python environment .venv")
-    commands.add_parser("image", help="build the node image")
+    image = commands.add_parser("image", help="provide the node image")
     commands.add_parser("artifacts", help="fetch what the nodes need")
     nodes = commands.add_parser("nodes", help="only make nodes, in any mix of groups")
     nodes.add_argument("--topology", required=True, help="a file in the form of terraform/topologies")
+    for command in (up, image, nodes):
+        for option, text in (
+            ("image", "for virtual machines: debian (its cloud image) or built (from packages, here) (debian)"),
+            ("virtualization", "kvm or qemu, for virtual machines (kvm where it works, else qemu)"),
+        ):
+            command.add_argument(f"--{option}", default=os.environ.get(option.upper()) or None, help=text)
     commands.add_parser("status", help="nodes, services, rows")
     ssh = commands.add_parser("ssh", help="log in to a node")
     ssh.add_argument("node", help="for example kafka-1")

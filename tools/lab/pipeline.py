@@ -207,6 +207,8 @@ def apply(context: Context, *variables: str) -> None:
         log="terraform",
         failed="The nodes could not be made (terraform apply).",
     )  # fmt: skip
+    # A plan with the same options must be empty from now on.
+    (context.lab_dir / "applied.json").write_text(json.dumps(variables))
     targets.of(context).start_stopped_nodes()
     shown = subprocess.run(
         ["terraform", f"-chdir={context.terraform_root}", "output", "-raw", "ssh_config"],
@@ -252,10 +254,11 @@ def wait_for_rows(context: Context) -> dict[str, float | None]:
     """Wait until both engines write fresh rows; LabError names the one that does not."""
     ages: dict[str, float | None] = {}
     with progress("wait for rows from both engines"):
-        deadline = time.monotonic() + ROWS_TIMEOUT_S
+        patience = screen.patience(context)
+        deadline = time.monotonic() + ROWS_TIMEOUT_S * patience
         while True:
             ages = screen.newest_row_ages(context)
-            late = [engine for engine, age in ages.items() if age is None or age > FRESH_S]
+            late = [engine for engine, age in ages.items() if age is None or age > FRESH_S * patience]
             if not late:
                 return ages
             if time.monotonic() > deadline:

@@ -39,8 +39,9 @@ class Provider:
 
     def is_in(self, folder: Path) -> bool:
         """Tell whether a folder, a mirror or Terraform's own, holds the provider."""
-        found = (folder / self.address).rglob(f"terraform-provider-{self.name}*")
-        return any(path.is_file() for path in found)
+        tree, file_name = folder / self.address, f"terraform-provider-{self.name}_*"
+        # Unpacked below version and platform, or packed. (rglob would not follow the links that Terraform makes.)
+        return any(path.is_file() for path in (*tree.glob(f"*/*/{file_name}"), *tree.glob(f"{file_name}.zip")))
 
 
 EXTERNAL = Provider("hashicorp/external", "1.2.0", "github.com/terraform-providers/terraform-provider-external")

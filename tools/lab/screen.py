@@ -49,6 +49,11 @@ def inventory(context: Context) -> dict[str, Any]:
     return nodes
 
 
+def patience(context: Context) -> int:
+    """Return how many times longer than on bare metal things may take: more than 1 where CPUs are emulated."""
+    return int(inventory(context)["all"]["vars"].get("lab_patience", 1))
+
+
 def _suffix(context: Context) -> str:
     return "" if context.lab == "lab" else f" LAB={context.lab}"
 

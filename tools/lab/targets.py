@@ -80,7 +80,7 @@ class Containers(Target):
         machine.start_stopped_nodes(self.context)
 
     def clean(self, subnet: str) -> None:
-        """Remove the blackhole route."""
+        """Remove the blackhole rules."""
         verb = self.context.terraform_root / "scripts" / "lxd.py"
         spec = json.dumps({"client": machine.client() or "lxc", "lab": self.context.lab, "subnet": subnet})
         subprocess.run(["python3", str(verb), "routes-down"], env={**os.environ, "SPEC": spec}, check=False)
@@ -117,7 +117,7 @@ class VirtualMachines(Target):
         hypervisor.start_stopped_nodes(self.context)
 
     def clean(self, subnet: str) -> None:
-        """Remove the blackhole route."""
+        """Remove the blackhole rules."""
         verb = self.context.terraform_root / "scripts" / "nodes.py"
         spec = json.dumps({"lab": self.context.lab, "subnet": subnet})
         subprocess.run(["python3", str(verb), "routes-down"], env={**os.environ, "SPEC": spec}, check=False)

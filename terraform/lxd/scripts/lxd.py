@@ -119,7 +119,7 @@ def ssh_key_up(_client: Client, spec: Spec) -> None:
 
 def network_up(client: Client, spec: Spec) -> None:
     """Make the lab's bridge with DHCP, DNS and NAT."""
-    blackhole("replace", spec["subnet"])
+    blackhole("add", spec["subnet"])
     network = client.get(f"/1.0/networks/{spec['name']}")
     if is_ours(network, spec) and network["config"]["ipv4.address"] == spec["address"]:
         return
@@ -136,7 +136,7 @@ def network_up(client: Client, spec: Spec) -> None:
 
 
 def network_down(client: Client, spec: Spec) -> None:
-    """Remove the bridge; the blackhole route stays, so that nothing meant for the lab leaves this machine."""
+    """Remove the bridge; the blackhole rules stay, so that nothing meant for the lab leaves this machine."""
     if is_ours(client.get(f"/1.0/networks/{spec['name']}"), spec):
         _delete_leftovers(client, spec)
         _retry(lambda: client.run("network", "delete", spec["name"]))
@@ -268,7 +268,7 @@ def access_down(_client: Client, spec: Spec) -> None:
 
 
 def routes_down(_client: Client, spec: Spec) -> None:
-    """Remove the blackhole route (`make clean`)."""
+    """Remove the blackhole rules (`make clean`)."""
     blackhole("del", spec["subnet"])
 
 

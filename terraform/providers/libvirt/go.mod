@@ -2,6 +2,6 @@
 // when).
 module crypto-stream-lab/terraform-provider-libvirt
 
-go 1.21
+go 1.23
 
 require github.com/dmacvicar/terraform-provider-libvirt v0.8.3

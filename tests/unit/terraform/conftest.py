@@ -41,6 +41,24 @@ def lxd(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def libvirt_host_state() -> ModuleType:
+    """terraform/libvirt/scripts/host_state.py."""
+    return load("terraform/libvirt/scripts/host_state.py")
+
+
+@pytest.fixture
+def nodes() -> ModuleType:
+    """terraform/libvirt/scripts/nodes.py."""
+    return load("terraform/libvirt/scripts/nodes.py")
+
+
+@pytest.fixture
+def vm() -> ModuleType:
+    """terraform/node_image/vm.py."""
+    return load("terraform/node_image/vm.py")
+
+
+@pytest.fixture
 def node_image() -> ModuleType:
     """terraform/node_image/build.py."""
     return load("terraform/node_image/build.py")

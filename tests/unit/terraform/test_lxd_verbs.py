@@ -16,6 +16,12 @@ Spec = dict[str, Any]
 OWNER, STRANGER = "/srv/ann/lab", "/srv/bob/lab"
 READY: dict[str, Any] = {}
 
+# Routes to the lab count, but not the default route; what is left is refused.
+RULES_ADDED = [
+    "rule add to 10.77.0.0/24 lookup main suppress_prefixlength 0 pref 32700",
+    "rule add to 10.77.0.0/24 blackhole pref 32701",
+]
+
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Spec:
@@ -79,7 +85,7 @@ def test_network(verb: Callable[[str, Spec], None], network_spec: Spec, host: An
     assert (config["ipv4.nat"], config["ipv6.address"], config["dns.domain"]) == ("true", "none", "one.internal")
     assert config["user.csl.owner"] == OWNER
     assert config["user.csl.generation"] == "g1"
-    assert host.ip_calls == ["route replace blackhole 10.77.0.0/24 metric 4278198272"]
+    assert host.ip_calls == RULES_ADDED
 
 
 def test_node(ready: Any) -> None:
@@ -289,9 +295,9 @@ def test_access(verb: Callable[[str, Spec], None], spec: Spec, ready: Any) -> No
     assert not known.exists()
 
 
-def test_blackhole_route_goes(verb: Callable[[str, Spec], None], spec: Spec, host: Any) -> None:
+def test_blackhole_rules_go(verb: Callable[[str, Spec], None], spec: Spec, host: Any) -> None:
     verb("routes-down", spec)
-    assert host.ip_calls == ["route del blackhole 10.77.0.0/24 metric 4278198272"]
+    assert host.ip_calls == [call.replace(" add ", " del ") for call in RULES_ADDED]
 
 
 def test_client_that_does_not_answer_is_no_absence(

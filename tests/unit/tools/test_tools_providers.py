@@ -13,7 +13,7 @@ from context import REPOSITORY, Context, LabError
 
 
 def make_mirror(place: Path, *, complete: bool = True) -> Path:
-    folder = place / "registry.terraform.io/hashicorp/external/1.2.0"
+    folder = place / "registry.terraform.io/hashicorp/external/1.2.0/linux_amd64"
     folder.mkdir(parents=True, exist_ok=True)
     if complete:
         (folder / "terraform-provider-external_v1.2.0").touch()
@@ -56,7 +56,7 @@ def calls(lab: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
 
     (lab.terraform_root / ".terraform").mkdir(parents=True)
     (lab.terraform_root / "main.tf").write_text("terraform {}")
-    monkeypatch.setattr(providers.subprocess, "run", refused)
+    monkeypatch.setattr("providers.subprocess.run", refused)
     monkeypatch.setattr(providers, "run", run)
     monkeypatch.setattr(providers, "need", lambda *_: "terraform")
     monkeypatch.setenv("CSL_TERRAFORM_MIRROR", str(make_mirror(tmp_path / "mirror")))
