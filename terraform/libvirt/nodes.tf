@@ -23,7 +23,9 @@ locals {
         ssh_pwauth     = false
         ssh_deletekeys = false
         package_update = false
-        mounts         = [[local.state_tag, local.state_path, "virtiofs", "defaults", "0", "0"]]
+        # The image has none to choose from.
+        locale = false
+        mounts = [[local.state_tag, local.state_path, "virtiofs", "defaults", "0", "0"]]
       },
       length(local.trusted_cas) == 0 ? {} : { ca_certs = { trusted = local.trusted_cas } },
     )
@@ -45,6 +47,13 @@ locals {
   }
 }
 
+# A machine is another one when its address is: disk and cloud-init data, which it has read once, go with it.
+resource "terraform_data" "identity" {
+  for_each = module.topology.nodes
+
+  triggers_replace = [each.value.address, local.subnet]
+}
+
 resource "libvirt_cloudinit_disk" "node" {
   for_each = module.topology.nodes
 
@@ -56,6 +65,12 @@ resource "libvirt_cloudinit_disk" "node" {
     instance-id    = "${local.lab_name}-${each.key}-${local.owner}"
     local-hostname = "${local.lab_name}-${each.key}"
   })
+
+  lifecycle {
+    # It is read at the first boot only, and a machine that runs holds on to it.
+    ignore_changes       = [user_data, network_config, meta_data]
+    replace_triggered_by = [terraform_data.identity[each.key]]
+  }
 }
 
 # The log of all boots, kept for diagnosis also when the machine is gone. libvirt wants the file to be there.
@@ -132,8 +147,7 @@ resource "libvirt_domain" "node" {
   }
 
   lifecycle {
-    # A new cloud-init disk would make a new machine of one that runs: it is read at the first boot only.
-    ignore_changes = [cloudinit]
+    replace_triggered_by = [terraform_data.identity[each.key]]
   }
 }
 

@@ -59,6 +59,10 @@ resource "libvirt_volume" "node" {
   base_volume_id = libvirt_volume.base.id
   format         = "qcow2"
   size           = var.disk_gib * pow(1024, 3)
+
+  lifecycle {
+    replace_triggered_by = [terraform_data.identity[each.key]]
+  }
 }
 
 # What all machines see at the same path, so that checkpoints survive the loss of one.
