@@ -111,6 +111,17 @@ def test_with_a_mocked_provider(checkout: Path) -> None:
     assert int(re.findall(r"(\d+) passed, 0 failed", done.stdout)[0]) >= 50
 
 
+def test_checkov_has_nothing_to_say_and_every_exception_has_a_reason() -> None:
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / "checkov.py"), "aws"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.findall(r"Passed checks: (\d+), Failed checks: 0", done.stdout)[0]) >= 60
+    for path in ROOT.glob("*.tf"):
+        for exception in re.findall(r"checkov:skip=(.*)", path.read_text()):
+            assert re.fullmatch(r"CKV2?_AWS_\d+:.{20,}", exception), f"{path.name}: {exception}"
+
+
 def test_every_validation_has_a_run() -> None:
     refused = (ROOT / "tests" / "variables.tftest.hcl").read_text()
     for name, body in re.findall(
