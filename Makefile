@@ -61,8 +61,8 @@ check: ## Lint and unit tests, under two minutes
 format: ## Format Python and Terraform
 	@$(VENV)/ruff format . && $(VENV)/ruff check --fix . && terraform fmt -recursive terraform
 
-docs: ## Write the roles' READMEs from their argument specs
-	@$(VENV)/python tools/role_readmes.py
+docs: ## Write the READMEs of roles and of Terraform's roots and modules
+	@$(VENV)/python tools/role_readmes.py && $(VENV)/python tools/terraform_readmes.py
 
 test: ## What CI runs: check, integration, molecule, a lab of its own with its tests, one virtual machine
 	@$(LAB_TOOL) --target lxd setup --tests

@@ -16,7 +16,7 @@ NODE_PYTHON = "3.11"
 def main() -> int:
     """Run uv for each file."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    for source in sorted([*REPOSITORY.glob("apps/*/requirements.in"), REPOSITORY / "requirements" / "controller.in"]):
+    for source in sorted([*REPOSITORY.glob("apps/*/requirements.in"), *REPOSITORY.glob("requirements/*.in")]):
         target = source.with_suffix(".txt")
         command = ["uv", "pip", "compile", "--quiet", "--upgrade", "--generate-hashes", "--no-header",
                    f"--python-version={NODE_PYTHON}", source.name, "-o", target.name]  # fmt: skip

@@ -1,0 +1,101 @@
+# The port matrix: which group may talk to which, on what. Every rule between nodes follows from it, and nothing else is
+# open. The numbers are read where the roles read them.
+
+locals {
+  ansible        = "${path.module}/../../ansible"
+  contract_ports = yamldecode(file("${local.ansible}/playbooks/group_vars/all/contract.yml")).contract_ports
+  role_defaults  = merge([for role in ["spark", "flink", "spark_job", "flink_job"] : yamldecode(file("${local.ansible}/roles/${role}/defaults/main.yml"))]...)
+
+  # A port that a program lets the kernel choose (net.ipv4.ip_local_port_range of Debian).
+  chosen_by_kernel = [32768, 60999]
+
+  # Service => its port or [first, last], the group that serves it, the groups that may use it, and what for. Without
+  # clients, people reach it through SSH only.
+  port_matrix = {
+    kafka = {
+      ports = local.contract_ports.kafka, to = "kafka"
+      from  = ["kafka", "producer", "submitter", "spark_worker", "flink_jobmanager", "flink_taskmanager"]
+      why   = "messages and metadata"
+    }
+    kafka_controller = {
+      ports = local.contract_ports.kafka_controller, to = "kafka", from = ["kafka"]
+      why   = "the brokers' quorum"
+    }
+    postgres = {
+      ports = local.contract_ports.postgres, to = "postgres", from = ["submitter", "spark_worker", "flink_taskmanager"]
+      why   = "rows of both engines, and the audit"
+    }
+    spark_master = {
+      ports = local.contract_ports.spark_master, to = "spark_master", from = ["spark_worker", "submitter"]
+      why   = "workers and the driver register"
+    }
+    spark_master_ui = {
+      ports = local.contract_ports.spark_master_ui, to = "spark_master", from = ["spark_worker"]
+      why   = "workers wait for the master, and their health is asked there"
+    }
+    spark_worker = {
+      ports = local.role_defaults.spark_worker_port, to = "spark_worker", from = ["spark_master"]
+      why   = "the master starts executors"
+    }
+    spark_worker_ui = {
+      ports = local.role_defaults.spark_worker_ui_port, to = "spark_worker", from = []
+      why   = "a web page"
+    }
+    spark_driver = {
+      ports = local.chosen_by_kernel, to = "submitter", from = ["spark_master", "spark_worker"]
+      why   = "driver and its block manager, to which executors and the master connect"
+    }
+    spark_executor = {
+      ports = local.chosen_by_kernel, to = "spark_worker", from = ["spark_worker", "submitter"]
+      why   = "block managers: shuffles and broadcasts"
+    }
+    spark_application_ui = {
+      ports = local.contract_ports.spark_application_ui, to = "submitter", from = []
+      why   = "a web page"
+    }
+    spark_job_metrics = {
+      ports = local.role_defaults.spark_job_metrics_port, to = "submitter", from = ["monitoring"]
+      why   = "Prometheus"
+    }
+    flink_ui = {
+      ports = local.contract_ports.flink_ui, to = "flink_jobmanager", from = ["submitter", "flink_taskmanager"]
+      why   = "REST: the supervisor submits the job, task managers' health is asked there"
+    }
+    flink_rpc = {
+      ports = local.role_defaults.flink_rpc_port, to = "flink_jobmanager", from = ["flink_taskmanager"]
+      why   = "task managers register"
+    }
+    flink_blob = {
+      ports = local.role_defaults.flink_blob_port, to = "flink_jobmanager", from = ["flink_taskmanager"]
+      why   = "task managers fetch the job's jars"
+    }
+    flink_taskmanager = {
+      ports = local.chosen_by_kernel, to = "flink_taskmanager", from = ["flink_jobmanager", "flink_taskmanager"]
+      why   = "tasks are deployed, and exchange rows"
+    }
+    flink_metrics = {
+      ports = local.chosen_by_kernel, to = "flink_jobmanager", from = ["flink_taskmanager"]
+      why   = "task managers answer the job manager's questions for metrics"
+    }
+    flink_job_metrics = {
+      ports = local.role_defaults.flink_job_metrics_port, to = "submitter", from = ["monitoring"]
+      why   = "Prometheus"
+    }
+    producer_metrics = {
+      ports = local.contract_ports.producer_metrics, to = "producer", from = ["monitoring"]
+      why   = "Prometheus"
+    }
+    replay = {
+      ports = local.contract_ports.replay, to = "producer", from = []
+      why   = "the producer's own node"
+    }
+    kafka_ui = {
+      ports = local.contract_ports.kafka_ui, to = "monitoring", from = []
+      why   = "a web page"
+    }
+    airflow = {
+      ports = local.contract_ports.airflow, to = "airflow", from = []
+      why   = "a web page"
+    }
+  }
+}
