@@ -1,7 +1,8 @@
 # An estimate, so that nobody applies without a figure: `terraform plan` shows it among the outputs.
 
 locals {
-  # USD, list prices on demand of us-east-1 (Linux), as published in 2025. Other regions take up to a half more.
+  # USD, list prices on demand of us-east-1 (Linux), noted in 2025 and not checked since: an order of
+  # magnitude. Other regions take up to a half more.
   prices = {
     per_hour = {
       "t3.micro"    = 0.0104

@@ -48,8 +48,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("feed", "coinbase, replay, or auto: the replay where Coinbase cannot be reached (auto)"),
         ("tape", "a recorded feed (NDJSON) for the source tape or the replay"),
         ("speed", "multiple of the tape's own pace (1)"),
+        ("ssh_cidr", "for aws: the network from which the bastion takes SSH"),
     ):
         up.add_argument(f"--{option}", default=os.environ.get(VARIABLES.get(option, option.upper())) or None, help=text)
+    up.add_argument(
+        "--confirm", default=os.environ.get("CONFIRM") or None, help="the lab's name: it may cost money (aws)"
+    )
     up.add_argument("--expect-unchanged", action="store_true", help="fail when anything had to be changed")
 
     setup = commands.add_parser("setup", help="install what is missing on this machine")

@@ -30,7 +30,7 @@ FRESH_S = 60
 
 # What `make lab` builds when nothing is said.
 DEFAULTS = {"topology": "small", "subnet": "", "source": "coinbase_rest", "feed": "auto", "tape": "", "speed": "1",
-            "image": "debian", "virtualization": ""}  # fmt: skip
+            "image": "debian", "virtualization": "", "ssh_cidr": ""}  # fmt: skip
 
 
 def complete_options(context: Context, options: argparse.Namespace) -> None:
@@ -60,7 +60,7 @@ def remember_options(context: Context, options: argparse.Namespace) -> None:
     (context.lab_dir / "variables.json").write_text(json.dumps(variables, indent=1) + "\n")
 
 
-def check_options(options: argparse.Namespace) -> None:
+def check_options(options: argparse.Namespace, target: str) -> None:
     """Refuse wrong options, all of them at once, before anything is made."""
     problems = []
     topologies = sorted(path.stem for path in (REPOSITORY / "terraform" / "topologies").glob("*.yaml"))
@@ -74,6 +74,10 @@ def check_options(options: argparse.Namespace) -> None:
     ]  # fmt: skip
     if options.tape and not Path(options.tape).is_file():
         problems.append(f"TAPE_FILE={options.tape}: there is no such file")
+    if target == "aws" and not options.ssh_cidr:
+        problems.append(
+            "TARGET=aws needs SSH_CIDR=, the network that may log in: your own address, e.g. 203.0.113.7/32"
+        )
     if options.source == "tape" and not options.tape:
         problems.append("SOURCE=tape needs TAPE_FILE=, a file of recorded feed messages (NDJSON)")
     try:
@@ -99,7 +103,7 @@ def up(context: Context, options: argparse.Namespace) -> None:
     """Bring the lab up, or to what the options ask; then show it."""
     began = time.monotonic()
     complete_options(context, options)
-    check_options(options)
+    check_options(options, context.target)
     print(f"Lab '{context.lab}' on {context.target}, topology {options.topology}")
     with context.locked():
         targets.setup(context)
@@ -109,7 +113,7 @@ def up(context: Context, options: argparse.Namespace) -> None:
             *targets.of(context).variables(options),
         ]  # fmt: skip
         drain(context, options, variables)
-        apply(context, *variables)
+        apply(context, options, *variables)
         remember_options(context, options)
         recap = configure(context, options)
         newest = wait_for_rows(context)
@@ -145,7 +149,7 @@ def nodes(context: Context, options: argparse.Namespace) -> None:
     with context.locked():
         providers.initialise(context)
         apply(
-            context, f"-var=topology={Path(options.topology).resolve()}", "-var=required_groups=[]",
+            context, options, f"-var=topology={Path(options.topology).resolve()}", "-var=required_groups=[]",
             *targets.of(context).variables(options),
         )  # fmt: skip
 
@@ -196,10 +200,10 @@ def nodes_that_leave(plan: dict[str, Any], node_resource: tuple[str, str]) -> li
     )  # fmt: skip
 
 
-def apply(context: Context, *variables: str) -> None:
+def apply(context: Context, options: argparse.Namespace, *variables: str) -> None:
     """Make the nodes, and write the SSH configuration for them."""
     context.remember_target()
-    targets.of(context).before_apply()
+    targets.of(context).before_apply(list(variables), options)
     context.step(
         "make the nodes (terraform apply)",
         ["terraform", f"-chdir={context.terraform_root}", "apply", "-auto-approve", "-input=false", "-no-color",

@@ -12,7 +12,7 @@ from pathlib import Path
 import hypervisor
 import machine
 import providers
-from context import REPOSITORY, Context
+from context import REPOSITORY, Context, LabError
 
 NODE_IMAGE = REPOSITORY / "terraform" / "node_image"
 
@@ -39,8 +39,9 @@ class Target:
         del options
         return []
 
-    def before_apply(self) -> None:
-        """Do what Terraform expects to be done."""
+    def before_apply(self, variables: list[str], options: argparse.Namespace) -> None:
+        """Do what Terraform expects to be done, and get the consent that is needed."""
+        del variables, options
 
     def start_stopped_nodes(self) -> None:
         """Start the nodes that somebody has stopped: Terraform only knows that they are there."""
@@ -108,8 +109,9 @@ class VirtualMachines(Target):
             chosen += [f"-var=virtualization={options.virtualization}"] * bool(options.virtualization)
         return chosen
 
-    def before_apply(self) -> None:
+    def before_apply(self, variables: list[str], options: argparse.Namespace) -> None:
         """Make the SSH key, whose public half the machines are born with."""
+        del variables, options
         machine.make_ssh_key(self.context)
 
     def start_stopped_nodes(self) -> None:
@@ -124,13 +126,43 @@ class VirtualMachines(Target):
 
 
 class Cloud(Target):
-    """AWS; its own variables come from terraform/aws/*.auto.tfvars or TF_VAR_..., as Terraform reads them."""
+    """AWS; further variables come from terraform/aws/*.auto.tfvars or TF_VAR_..., as Terraform reads them."""
 
     node_resource = ("aws_instance", "node")
 
-    def before_apply(self) -> None:
-        """Make the SSH key, whose public half the machines are born with."""
+    def variables(self, options: argparse.Namespace | None = None) -> list[str]:
+        """Say from where SSH is let in: as asked, else as the lab was made with."""
+        remembered = self.context.lab_dir / "options.json"
+        kept = json.loads(remembered.read_text()) if remembered.is_file() else {}
+        network = getattr(options, "ssh_cidr", None) or kept.get("ssh_cidr") or os.environ.get("SSH_CIDR")
+        return [f"-var=bastion_ssh_cidr={network}"] if network else []
+
+    def before_apply(self, variables: list[str], options: argparse.Namespace) -> None:
+        """Make the SSH key; show what the lab will cost, and go on only with consent."""
         machine.make_ssh_key(self.context)
+        if self.context.ssh_config.is_file():
+            # It is paid for already.
+            return
+        plan = self.context.lab_dir / "terraform.plan"
+        terraform = ["terraform", f"-chdir={self.context.terraform_root}"]
+        try:
+            self.context.step(
+                "reckon the cost (terraform plan)",
+                [*terraform, "plan", "-input=false", "-no-color", f"-out={plan}", *variables],
+                log="terraform-plan",
+                failed="This lab cannot be built as asked (terraform plan).",
+            )
+            shown = subprocess.run(
+                [*terraform, "show", "-json", str(plan)],
+                capture_output=True, text=True, check=True, env=self.context.environment,
+            ).stdout  # fmt: skip
+        finally:
+            plan.unlink(missing_ok=True)
+        cost = json.loads(shown)["planned_values"]["outputs"]["cost_estimate"]["value"]
+        estimate = f"about {cost['usd_per_hour']} USD an hour, {cost['usd_per_day']} a day, until `make down`"
+        print(f"         AWS will charge {estimate} (an estimate: terraform/aws/cost.tf)", flush=True)
+        if getattr(options, "confirm", None) != self.context.lab:
+            raise LabError(f"nothing was made yet: this lab costs {estimate}. To go on, add CONFIRM={self.context.lab}")
 
 
 def of(context: Context) -> Target:
@@ -141,7 +173,8 @@ def of(context: Context) -> Target:
 def setup(context: Context) -> None:
     """Check this machine and install what is missing; every step that finds its work done says nothing."""
     machine.check_distribution(Path("/etc/os-release").read_text())
-    machine.check_resources(context)
+    if context.target != "aws":
+        machine.check_resources(context)
     machine.install_packages()
     of(context).install()
     machine.install_terraform()

@@ -43,17 +43,30 @@ def command_line() -> ModuleType:
 
 
 def test_defaults_are_right() -> None:
-    pipeline.check_options(options())
+    pipeline.check_options(options(), "lxd")
+
+
+def test_the_cloud_wants_to_know_who_may_log_in() -> None:
+    with pytest.raises(LabError, match=r"TARGET=aws needs SSH_CIDR="):
+        pipeline.check_options(options(), "aws")
+    pipeline.check_options(options(ssh_cidr="203.0.113.7/32"), "aws")
+
+
+def test_wrong_choices_for_machines_are_refused() -> None:
+    with pytest.raises(
+        LabError, match=r"IMAGE=ubuntu: known are debian, built[\s\S]*VIRTUALIZATION=xen: known are kvm"
+    ):
+        pipeline.check_options(options(image="ubuntu", virtualization="xen"), "libvirt")
 
 
 def test_a_file_of_ones_own_may_be_the_topology(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("nodes: {}")
-    pipeline.check_options(options(topology=str(tmp_path / "own.yaml")))
+    pipeline.check_options(options(topology=str(tmp_path / "own.yaml")), "lxd")
 
 
 def test_tape_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "tape.ndjson").write_text("")
-    pipeline.check_options(options(source="tape", tape=str(tmp_path / "tape.ndjson"), speed="2.5"))
+    pipeline.check_options(options(source="tape", tape=str(tmp_path / "tape.ndjson"), speed="2.5"), "lxd")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +87,7 @@ def test_tape_with_its_file(tmp_path: Path) -> None:
 )
 def test_wrong_option(changes: dict[str, str], text: str) -> None:
     with pytest.raises(LabError) as caught:
-        pipeline.check_options(options(**changes))
+        pipeline.check_options(options(**changes), "lxd")
     # Topologies are added in time: the list may go on between the two.
     first, *rest = text.split(", small")
     assert f"  - {first}" in str(caught.value)
@@ -84,7 +97,7 @@ def test_wrong_option(changes: dict[str, str], text: str) -> None:
 
 def test_wrong_options_are_said_all_at_once() -> None:
     with pytest.raises(LabError) as caught:
-        pipeline.check_options(options(topology="x", source="y", feed="z", tape="/nowhere", speed="-1"))
+        pipeline.check_options(options(topology="x", source="y", feed="z", tape="/nowhere", speed="-1"), "lxd")
     assert str(caught.value).count("\n  - ") == 5
 
 
@@ -164,6 +177,7 @@ def test_changed_adds_up_the_recap() -> None:
 
 def test_waiting_ends_with_fresh_rows(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [{"Spark": None, "Flink": 5.0}, {"Spark": 500.0, "Flink": 5.0}, {"Spark": 3.0, "Flink": 5.0}]
+    monkeypatch.setattr(screen, "patience", lambda _: 1)
     monkeypatch.setattr(screen, "newest_row_ages", lambda _: answers.pop(0))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     assert pipeline.wait_for_rows(lab) == {"Spark": 3.0, "Flink": 5.0}
@@ -171,6 +185,7 @@ def test_waiting_ends_with_fresh_rows(lab: Context, monkeypatch: pytest.MonkeyPa
 
 
 def test_waiting_in_vain_names_the_engine_and_where_to_look(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "patience", lambda _: 1)
     monkeypatch.setattr(screen, "newest_row_ages", lambda _: {"Spark": None, "Flink": 5.0})
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setattr(pipeline, "ROWS_TIMEOUT_S", 0)
