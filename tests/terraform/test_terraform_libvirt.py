@@ -101,7 +101,7 @@ def test_plan_lists_all_that_is_wrong_at_once(root: Path, tmp_path: Path) -> Non
     wanted = [
         f"subnet {taken} overlaps with the route to ",
         f"the folder {pool}, which is not empty",
-        f"there is no SSH key {tmp_path / 'no.pub'}: make one",
+        f"there is no SSH key {tmp_path / 'no.pub'}",
         "node kafka-1 is in an unknown group 'kafca'",
         "node kafka-1 asks for 9999 vCPUs, the host has ",
         "MiB of memory, the host has ",
@@ -155,8 +155,7 @@ def test_every_target_gives_the_same_inventory(tmp_path: Path) -> None:
             for module in ("topology", "inventory"):
                 assert f'source = "../modules/{module}"' in text, f"{target} does not use the module {module}"
             assert "value       = module.inventory.ansible_inventory" in text, target
-    module = tmp_path / "main.tf"
-    module.write_text(
+    (tmp_path / "main.tf").write_text(
         f"""
         variable "target" {{ type = string }}
         module "topology" {{
