@@ -111,12 +111,14 @@ resource "libvirt_domain" "node" {
   autostart = false
   cloudinit = libvirt_cloudinit_disk.node[each.key].id
 
+  # Options with a value in one mapping, the others in the next: so the provider reads them back.
   kernel  = local.direct_boot ? libvirt_volume.boot["vmlinuz"].id : null
   initrd  = local.direct_boot ? libvirt_volume.boot["initrd"].id : null
-  cmdline = local.direct_boot ? [{ console = "ttyS0", root = "/dev/vda", "_" = "rw net.ifnames=0" }] : []
+  cmdline = local.direct_boot ? [{ console = "ttyS0", root = "/dev/vda", "net.ifnames" = "0" }, { "_" = "rw" }] : []
 
   cpu {
-    mode = "host-passthrough"
+    # Which model, domain.xslt says.
+    mode = local.virtualization == "kvm" ? "host-passthrough" : "custom"
   }
 
   disk {
@@ -126,7 +128,6 @@ resource "libvirt_domain" "node" {
   network_interface {
     network_id     = libvirt_network.lab.id
     mac            = upper(local.macs[each.key])
-    addresses      = [each.value.address]
     wait_for_lease = false
   }
 
