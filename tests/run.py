@@ -82,6 +82,12 @@ def lab_part(*, everything: bool = False) -> None:
         run("lab down", [*lab, "down"])
 
 
+def terraform_part() -> None:
+    """Test the roots and modules; plans of terraform/libvirt ask a libvirt."""
+    if run("set up libvirt", [PYTHON, "tools/lab", "--target", "libvirt", "setup"]):
+        run("terraform tests", [PYTEST, "-q", "-W", "ignore", "tests/terraform"])
+
+
 def machine_part(*, everything: bool = False) -> None:
     """Make a virtual machine, give it a role, look at it, remove it; with `everything` the whole lab on one machine.
 
@@ -113,7 +119,7 @@ PARTS: dict[str, Callable[[], object]] = {
     # First, since the unit tests of the Spark job use PySpark from the artifacts.
     "artifacts": lambda: run("artifacts", [PYTHON, "tools/lab", "--target", "lxd", "artifacts"]),
     "check": lambda: run("check", ["tests/check"]),
-    "terraform": lambda: run("terraform tests", [PYTEST, "-q", "-W", "ignore", "tests/terraform"]),
+    "terraform": terraform_part,
     "integration": lambda: run("integration tests", [PYTHON, "tests/integration/run.py"]),
     "molecule": lambda: run("molecule", [PYTHON, "tests/molecule.py", "--changed"]),
     "lab": lab_part,

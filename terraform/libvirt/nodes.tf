@@ -52,6 +52,7 @@ resource "terraform_data" "identity" {
   for_each = module.topology.nodes
 
   triggers_replace = [each.value.address, local.subnet]
+  depends_on       = [terraform_data.checked]
 }
 
 resource "libvirt_cloudinit_disk" "node" {

@@ -142,9 +142,8 @@ def test_libvirt_that_does_not_answer_is_named(root: Path, key: Path) -> None:
     ],
 )
 def test_wrong_variable_is_refused(root: Path, variables: dict[str, str], text: str) -> None:
-    errors, changes = plan(root, **variables)
+    errors, _ = plan(root, **variables)
     assert any(text in error for error in errors), errors
-    assert changes == []
 
 
 def test_every_target_gives_the_same_inventory(tmp_path: Path) -> None:
