@@ -28,6 +28,8 @@ PACKAGES = {
     "iptables": "iptables",
     "dnsmasq": "dnsmasq-base",
 }
+BOOT_TIMEOUT_S = 120
+SSH_FAILED = 255
 IMAGE_TOOL = REPOSITORY / "terraform" / "node_image" / "vm.py"
 SYSTEM_PATHS = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
@@ -97,7 +99,22 @@ def start_stopped_nodes(context: Context) -> None:
     shown = subprocess.run(
         ["virsh", "-c", uri(), "list", "--state-shutoff", "--name"], capture_output=True, text=True, check=False
     )
-    ours = {f"{context.lab}-{node}" for node in screen.inventory(context)["_meta"]["hostvars"]}
-    for name in shown.stdout.split():
-        if name in ours:
-            run(f"start the stopped node {name}", ["virsh", "-c", uri(), "start", name], f"see `virsh dominfo {name}`")
+    stopped = [
+        node
+        for node in screen.inventory(context)["_meta"]["hostvars"]
+        if f"{context.lab}-{node}" in shown.stdout.split()
+    ]
+    for node in stopped:
+        name = f"{context.lab}-{node}"
+        run(f"start the stopped node {name}", ["virsh", "-c", uri(), "start", name], f"see `virsh dominfo {name}`")
+    for node in stopped:
+        _wait_for_login(context, node, BOOT_TIMEOUT_S * screen.patience(context))
+
+
+def _wait_for_login(context: Context, node: str, timeout_s: float) -> None:
+    with progress(f"wait for {node}"):
+        deadline = time.monotonic() + timeout_s
+        while screen.on_node(context, node, "systemctl is-system-running --wait").returncode == SSH_FAILED:
+            if time.monotonic() > deadline:
+                raise LabError(f"{node} does not answer: {context.logs / f'console-{node}.log'}")
+            time.sleep(2)

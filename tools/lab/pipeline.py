@@ -213,12 +213,12 @@ def apply(context: Context, options: argparse.Namespace, *variables: str) -> Non
     )  # fmt: skip
     # A plan with the same options must be empty from now on.
     (context.lab_dir / "applied.json").write_text(json.dumps(variables))
-    targets.of(context).start_stopped_nodes()
     shown = subprocess.run(
         ["terraform", f"-chdir={context.terraform_root}", "output", "-raw", "ssh_config"],
         capture_output=True, text=True, check=True, env=context.environment,
     ).stdout  # fmt: skip
     context.ssh_config.write_text(shown)
+    targets.of(context).start_stopped_nodes()
 
 
 def configure(context: Context, options: argparse.Namespace) -> int:
