@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 from live_lab import Lab, restarted
@@ -21,8 +22,9 @@ def nodes_with(lab: Lab, units: set[str]) -> set[tuple[str, str]]:
     return {(node, unit) for node, unit in lab.started() if unit in units}
 
 
-def savepoints(lab: Lab) -> set[str]:
-    return set(lab.one("submitter").check_output("sudo ls /srv/lab-state/flink/savepoints").split())
+def resumptions(lab: Lab) -> set[str]:
+    """The savepoints that the job was resumed from; a file goes as soon as a checkpoint after it is complete."""
+    return set(re.findall(r"/savepoints/(savepoint-\S+)", lab.journal(lab.group("submitter")[0], "flink-job")))
 
 
 def test_unknown_service_is_refused(lab: Lab) -> None:
@@ -38,7 +40,7 @@ def test_unknown_service_is_refused(lab: Lab) -> None:
     [service if service == "flink" else pytest.param(service, marks=pytest.mark.extended) for service in UNITS],
 )
 def test_cluster_restarts_one_node_at_a_time(lab: Lab, service: str) -> None:
-    before, saved = lab.started(), savepoints(lab)
+    before, saved = lab.started(), resumptions(lab)
     done = lab.playbook("restart", service=service)
     assert done.returncode == 0, done.stdout[-4000:]
     after = lab.started()
@@ -49,7 +51,7 @@ def test_cluster_restarts_one_node_at_a_time(lab: Lab, service: str) -> None:
     if len(nodes) == len(starts_us):
         assert all(later - earlier > 1_000_000 for earlier, later in itertools.pairwise(starts_us))
     if service == "flink":
-        assert len(savepoints(lab) - saved) == 1, "the job did not stop with a savepoint"
+        assert len(resumptions(lab) - saved) == 1, "the job did not stop with a savepoint and go on from it"
     lab.assert_all_accounted_for()
 
 
