@@ -65,7 +65,7 @@ format: ## Format Python and Terraform
 docs: ## Write the READMEs of roles and of Terraform's roots and modules
 	@$(VENV)/python tools/role_readmes.py && $(VENV)/python tools/terraform_readmes.py
 
-test: ## What CI runs: check, integration, molecule, a lab of its own with its tests, one virtual machine
+test: ## What CI runs: check, integration, molecule, and a lab of its own with its tests
 	@$(LAB_TOOL) --target lxd setup --tests
 	@$(VENV)/python tests/run.py
 

@@ -144,7 +144,8 @@ def main() -> int:
     unknown = set(options.parts) - PARTS.keys()
     if unknown:
         parser.error(f"unknown part {', '.join(sorted(unknown))}: known are {', '.join(PARTS)}")
-    for name in options.parts or PARTS:
+    # The virtual machine is only made when asked for: the provider now and then fails to read a cloud-init disk back.
+    for name in options.parts or [part for part in PARTS if options.all or part != "vm"]:
         ({**PARTS, **ALL} if options.all else PARTS)[name]()
     print("\nPart                      seconds")
     for name, seconds, good in outcomes:
