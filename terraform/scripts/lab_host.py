@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,15 @@ def memory_mib(meminfo: str) -> int:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) // 1024
     raise ValueError("/proc/meminfo has no MemTotal")
+
+
+def has_kvm(device: Path = Path("/dev/kvm"), cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether the device opens and the CPU can: some hosts have the one without the other."""
+    try:
+        os.close(os.open(device, os.O_RDWR))
+    except OSError:
+        return False
+    return re.search(r"^flags\s*:.*\b(vmx|svm)\b", cpuinfo.read_text(), re.MULTILINE) is not None
 
 
 def subnet_conflicts(subnet: str, bridge: str, routes: list[dict[str, Any]]) -> list[str]:

@@ -18,8 +18,8 @@ WORKSPACE = "plan-test"
 
 pytestmark = pytest.mark.skipif(shutil.which("terraform") is None, reason="no program terraform: make setup")
 
-sys.path.insert(0, str(REPOSITORY / "tools" / "lab"))
-from context import kvm_works  # noqa: E402 - found on the path set above
+sys.path.insert(0, str(REPOSITORY / "terraform" / "scripts"))
+from lab_host import has_kvm  # noqa: E402 - found on the path set above
 
 
 def terraform(*arguments: str, root: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -91,7 +91,7 @@ def test_plan_lists_all_that_is_wrong_at_once(root: Path, tmp_path: Path) -> Non
     topology.write_text("nodes:\n  kafka-1: {groups: [kafca], vcpus: 9999, memory_mib: 99999999}\n")
     pool = tmp_path / "pool"
     (pool / "precious").mkdir(parents=True)
-    kvm = {} if kvm_works() else {"virtualization": "kvm"}
+    kvm = {} if has_kvm() else {"virtualization": "kvm"}
     errors, changes = plan(
         root, topology=str(topology), subnet=taken, pool_path=str(pool), ssh_public_key_file=str(tmp_path / "no.pub"),
         network="default", image="built", **kvm,

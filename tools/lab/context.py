@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "terraform" / "scripts"))
+from lab_host import has_kvm  # noqa: E402 - found on the path set above
+
 TARGETS = ("lxd", "libvirt", "aws")
 
 
@@ -47,7 +50,7 @@ class Context:
                 f"TARGET={self.target}: the lab '{self.lab}' is running on {made_on}. Take it down first "
                 f"(make down LAB={self.lab}), or choose another LAB"
             )
-        self.target = self.target or made_on or ("libvirt" if kvm_works() else "lxd")
+        self.target = self.target or made_on or ("libvirt" if has_kvm() else "lxd")
 
     @property
     def _target_file(self) -> Path:
@@ -144,18 +147,6 @@ class Context:
                     raise LabError(f"{failed}\n{tail}\n  The whole log: {path}")
         self.timings_s[name] = time.monotonic() - began
         return path.read_text(errors="replace")
-
-
-def kvm_works() -> bool:
-    """Tell whether this machine can run virtual machines at full speed.
-
-    The device alone does not say so: some hosts have it, and cannot boot a stock kernel.
-    """
-    try:
-        os.close(os.open("/dev/kvm", os.O_RDWR))
-    except OSError:
-        return False
-    return re.search(r"^flags\s*:.*\b(vmx|svm)\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE) is not None
 
 
 def mitogen() -> dict[str, str]:

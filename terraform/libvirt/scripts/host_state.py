@@ -20,7 +20,7 @@ TERRAFORM = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TERRAFORM / "scripts"), str(TERRAFORM / "node_image")]
 import build  # noqa: E402 - found on the path set above
 import vm  # noqa: E402
-from lab_host import memory_mib, subnet_conflicts  # noqa: E402
+from lab_host import has_kvm, memory_mib, subnet_conflicts  # noqa: E402
 
 PROGRAMS = ("virsh", "mkisofs", "xsltproc", "qemu-img")
 
@@ -40,15 +40,6 @@ def virsh(uri: str, *arguments: str) -> str:
     if done.returncode != 0:
         raise NoAnswerError(done.stderr.strip().replace("\n", "; "))
     return done.stdout
-
-
-def has_kvm(device: Path = Path("/dev/kvm"), cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether the device opens and the CPU can: some hosts have the one without the other."""
-    try:
-        os.close(os.open(device, os.O_RDWR))
-    except OSError:
-        return False
-    return re.search(r"^flags\s*:.*\b(vmx|svm)\b", cpuinfo.read_text(), re.MULTILINE) is not None
 
 
 def strangers(query: dict[str, str]) -> list[str]:

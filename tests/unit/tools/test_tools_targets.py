@@ -18,7 +18,7 @@ from context import Context, LabError
 def test_new_lab_is_on_machines_where_they_are_quick(
     lab: Context, monkeypatch: pytest.MonkeyPatch, kvm: bool, target: str
 ) -> None:
-    monkeypatch.setattr(context_module, "kvm_works", lambda: kvm)
+    monkeypatch.setattr(context_module, "has_kvm", lambda: kvm)
     assert Context(target="", lab=lab.lab).target == target
 
 
