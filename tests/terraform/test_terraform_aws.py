@@ -27,7 +27,6 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 TERRAFORM = REPOSITORY / "terraform"
 ROOT = TERRAFORM / "aws"
-PROVIDER = "registry.terraform.io/hashicorp/aws"
 REGION = "eu-central-1"
 LAB = "moto-1"
 HOME = "203.0.113.7/32"
@@ -39,6 +38,10 @@ MOTO_FORGETS = {
     ("aws_instance", "vpc_security_group_ids"),
 }
 SMALL = yaml.safe_load((TERRAFORM / "topologies" / "small.yaml").read_text())["nodes"]
+
+sys.path.insert(0, str(REPOSITORY / "tools" / "lab"))
+import providers  # noqa: E402 - found on the path set above
+from context import Context  # noqa: E402
 
 pytestmark = pytest.mark.skipif(shutil.which("terraform") is None, reason="no program terraform: make setup")
 
@@ -63,16 +66,8 @@ def terraform(*arguments: str, root: Path, env: dict[str, str]) -> subprocess.Co
 
 
 def mirror() -> Path | None:
-    """Return a folder of this machine that holds a registry.terraform.io tree with the provider (as tools/lab does)."""
-    places = [Path(text) for text in os.environ.get("CSL_TERRAFORM_MIRROR", "").split(os.pathsep) if text]
-    cache = os.environ.get("CSL_CACHE") or Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "crypto-stream-lab"
-    )
-    places.append(Path(cache) / "terraform-providers")
-    for root in ("/opt", "/usr/share/terraform", "/usr/local/share/terraform", "/usr/local/share", "/srv"):
-        if Path(root).is_dir():
-            places += [Path(root), *sorted(entry for entry in Path(root).iterdir() if entry.is_dir())]
-    return next((place for place in places if list((place / PROVIDER).glob("*/*/terraform-provider-aws*"))), None)
+    """Return a folder of this machine that holds a registry.terraform.io tree with the provider."""
+    return providers.find_mirror(providers.AWS, providers.places(Context(target="aws", lab="test")))
 
 
 def initialise(root: Path, env: dict[str, str]) -> None:
