@@ -22,15 +22,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "disruptive: kills processes and restarts nodes of the lab; runs last")
     config.addinivalue_line("markers", "extended: takes minutes; `make test-all` runs it, `make test` does not")
+    config.addinivalue_line("markers", "target(name): concerns only nodes from that terraform root")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("disruptive") is not None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    try:
+        target = lab_context(config).target
+    except LabError as error:
+        raise pytest.UsageError(str(error)) from None
+
+    def concerned(item: pytest.Item) -> bool:
+        return all(mark.args[0] == target for mark in item.iter_markers("target"))
+
+    others = [item for item in items if not concerned(item)]
+    if others:
+        # Deselected, not skipped: on CI a skipped test counts as a failure, and these have nothing to look at here.
+        config.hook.pytest_deselected(items=others)
+    items[:] = sorted(filter(concerned, items), key=lambda item: item.get_closest_marker("disruptive") is not None)
+
+
+def lab_context(config: pytest.Config) -> Context:
+    return Context(target=config.getoption("--target", ""), lab=config.getoption("--lab", "lab"))
 
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Lab:
-    context = Context(target=request.config.getoption("--target"), lab=request.config.getoption("--lab"))
+    context = lab_context(request.config)
     try:
         found = Lab(context)
     except LabError as error:

@@ -13,6 +13,8 @@ import pytest
 import screen
 from live_lab import Lab
 
+pytestmark = pytest.mark.target("libvirt")
+
 GIB_IN_KIB = 1 << 20
 
 
@@ -20,12 +22,6 @@ def virsh(*arguments: str) -> str:
     return subprocess.run(
         ["virsh", "--connect", "qemu:///system", *arguments], capture_output=True, text=True, check=True
     ).stdout
-
-
-@pytest.fixture(autouse=True)
-def _only_virtual_machines(lab: Lab) -> None:
-    if lab.context.target != "libvirt":
-        pytest.skip(f"nodes of the target {lab.context.target} are no virtual machines")
 
 
 @pytest.fixture(scope="module")
