@@ -31,6 +31,13 @@ locals {
     )
   }
 
+  meta_data = {
+    for name in keys(module.topology.nodes) : name => {
+      instance-id    = "${local.lab_name}-${name}-${local.owner}"
+      local-hostname = "${local.lab_name}-${name}"
+    }
+  }
+
   network_config = {
     for name, node in module.topology.nodes : name => {
       version = 2
@@ -55,22 +62,40 @@ resource "terraform_data" "identity" {
   depends_on       = [terraform_data.checked]
 }
 
-resource "libvirt_cloudinit_disk" "node" {
+# What cloud-init reads at the first boot, and only then: a change does not concern a machine that is there. The
+# provider's own libvirt_cloudinit_disk reads the image back for every plan, and now and then gets only a part of it.
+resource "terraform_data" "seed" {
   for_each = module.topology.nodes
 
-  name           = "${each.key}-cloudinit.iso"
-  pool           = libvirt_pool.lab.name
-  user_data      = "#cloud-config\n${yamlencode(local.user_data[each.key])}"
-  network_config = yamlencode(local.network_config[each.key])
-  meta_data = yamlencode({
-    instance-id    = "${local.lab_name}-${each.key}-${local.owner}"
-    local-hostname = "${local.lab_name}-${each.key}"
-  })
+  input = {
+    lab     = local.lab_name
+    name    = each.key
+    path    = "${local.pool_path}/${each.key}-cloudinit.iso"
+    scripts = local.scripts
+  }
+  triggers_replace = ["${local.pool_path}/${each.key}-cloudinit.iso"]
+  depends_on       = [libvirt_pool.lab]
 
   lifecycle {
-    # It is read at the first boot only, and a machine that runs holds on to it.
-    ignore_changes       = [user_data, network_config, meta_data]
     replace_triggered_by = [terraform_data.identity[each.key]]
+  }
+
+  provisioner "local-exec" {
+    command = "python3 ${self.input.scripts}/nodes.py seed-up"
+    environment = {
+      SPEC = jsonencode(self.input)
+      # Packed, since one variable holds 128 KiB and certificates may be many.
+      USER_DATA      = base64gzip("#cloud-config\n${yamlencode(local.user_data[each.key])}")
+      META_DATA      = base64gzip(yamlencode(local.meta_data[each.key]))
+      NETWORK_CONFIG = base64gzip(yamlencode(local.network_config[each.key]))
+    }
+    quiet = true
+  }
+  provisioner "local-exec" {
+    when        = destroy
+    command     = "python3 ${self.input.scripts}/nodes.py seed-down"
+    environment = { SPEC = jsonencode(self.input) }
+    quiet       = true
   }
 }
 
@@ -110,7 +135,6 @@ resource "libvirt_domain" "node" {
   vcpu      = each.value.vcpus
   memory    = each.value.memory_mib
   autostart = false
-  cloudinit = libvirt_cloudinit_disk.node[each.key].id
 
   # Options with a value in one mapping, the others in the next: so the provider reads them back.
   kernel  = local.direct_boot ? libvirt_volume.boot["vmlinuz"].id : null
@@ -124,6 +148,9 @@ resource "libvirt_domain" "node" {
 
   disk {
     volume_id = libvirt_volume.node[each.key].id
+  }
+  disk {
+    file = terraform_data.seed[each.key].output.path
   }
 
   network_interface {

@@ -15,7 +15,7 @@ from context import REPOSITORY, Context, LabError, progress
 from machine import apt_install, as_root, run
 
 URI = "qemu:///system"
-# Program => Debian/Ubuntu package that brings it. The provider calls mkisofs and xsltproc.
+# Program => Debian/Ubuntu package that brings it. The provider calls xsltproc.
 PACKAGES = {
     "virsh": "libvirt-clients",
     "libvirtd": "libvirt-daemon-system",

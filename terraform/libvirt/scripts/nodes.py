@@ -6,10 +6,13 @@ Every verb can be repeated; `*-down` verbs succeed when the thing is gone alread
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +49,23 @@ def state_down(spec: Spec) -> None:
     if not spec["path"].endswith("-state"):
         raise VerbError(f"{spec['path']} is no folder that state-up makes")
     as_root("rm", "-rf", "--one-file-system", spec["path"])
+
+
+def seed_up(spec: Spec) -> None:
+    """Make the image by which cloud-init's NoCloud source knows a machine.
+
+    The three documents come packed (gzip, base64) in $USER_DATA, $META_DATA and $NETWORK_CONFIG.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("user-data", "meta-data", "network-config"):
+            packed = os.environ[name.upper().replace("-", "_")]
+            Path(folder, name).write_bytes(gzip.decompress(base64.b64decode(packed)))
+        as_root("mkisofs", "-quiet", "-volid", "cidata", "-joliet", "-rock", "-output", spec["path"], folder)
+
+
+def seed_down(spec: Spec) -> None:
+    """Remove the image."""
+    as_root("rm", "-f", spec["path"])
 
 
 def console_up(spec: Spec) -> None:
@@ -123,6 +143,8 @@ def routes_down(spec: Spec) -> None:
 VERBS: dict[str, Callable[[Spec], None]] = {
     "state-up": state_up,
     "state-down": state_down,
+    "seed-up": seed_up,
+    "seed-down": seed_down,
     "console-up": console_up,
     "leftover-down": leftover_down,
     "access-up": access_up,

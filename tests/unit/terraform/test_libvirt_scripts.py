@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from pathlib import Path
 from types import ModuleType
@@ -160,6 +162,25 @@ def test_state_directory_is_made_and_goes_with_its_content(nodes: ModuleType, tm
     assert not path.exists()
     with pytest.raises(nodes.VerbError, match="no folder that state-up makes"):
         nodes.state_down({"lab": "one", "path": str(tmp_path)})
+
+
+def test_seed_image_holds_the_documents_under_the_names_that_cloud_init_looks_for(
+    nodes: ModuleType, host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes.os, "geteuid", lambda: 0)
+    # The documents one after another stand for the image: $3 is its label, $7 the file to make, $8 the folder.
+    host.program("mkisofs", 'cd "$8" && for name in *; do echo "$name: $(cat "$name")"; done > "$7"; echo "$3" >> "$7"')
+    # Longer than one environment variable may be, before it is packed.
+    documents = {"USER_DATA": "#cloud-config" + "\nx" * 100_000, "META_DATA": "meta", "NETWORK_CONFIG": "network"}
+    for name, text in documents.items():
+        monkeypatch.setenv(name, base64.b64encode(gzip.compress(text.encode())).decode())
+    spec = {"lab": "one", "name": "kafka-1", "path": str(tmp_path / "kafka-1-cloudinit.iso")}
+    nodes.seed_up(spec)
+    said = Path(spec["path"]).read_text()
+    assert said == f"meta-data: meta\nnetwork-config: network\nuser-data: {documents['USER_DATA']}\ncidata\n"
+    nodes.seed_down(spec)
+    nodes.seed_down(spec)
+    assert not Path(spec["path"]).exists()
 
 
 def test_machine_that_does_not_answer_ends_with_its_console(
