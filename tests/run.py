@@ -29,6 +29,7 @@ PYTHON = str(REPOSITORY / ".venv" / "bin" / "python")
 SLOWEST_TASKS = 12
 
 outcomes: list[tuple[str, float, bool]] = []
+keep_failed = False
 
 
 def run(name: str, command: list[str], **environment: str) -> bool:
@@ -62,6 +63,14 @@ def print_slowest_tasks() -> None:
         print("\nSlowest Ansible tasks:\n" + "\n".join(f"  {line}" for line in profile[:SLOWEST_TASKS]), flush=True)
 
 
+def kept(name: str) -> bool:
+    """Return whether a lab is to be left standing: something has failed, and --keep-failed asks to look at it."""
+    if not keep_failed or all(good for _, _, good in outcomes):
+        return False
+    print(f"\nthe lab '{name}' is left as it is: `make down LAB={name}` removes it", flush=True)
+    return True
+
+
 def lab_part(*, everything: bool = False) -> None:
     """Bring a lab up, run it a second time, test it, take it down."""
     lab = [PYTHON, "tools/lab", "--target", "lxd", "--lab", LAB]
@@ -80,7 +89,8 @@ def lab_part(*, everything: bool = False) -> None:
             run("lab tests", [PYTEST, "-q", "-W", "ignore", "tests/lab", f"--lab={LAB}", "--durations=8", *chosen])
             run("audit", [*lab, "audit"])
     finally:
-        run("lab down", [*lab, "down"])
+        if not kept(LAB):
+            run("lab down", [*lab, "down"])
 
 
 def terraform_part() -> None:
@@ -129,8 +139,9 @@ def machine_part(*, everything: bool = False) -> None:
             run("VM: role", [str(REPOSITORY / ".venv/bin/ansible-playbook"), "tests/fixtures/base.yml"], **environment)
             run("VM: tests", [PYTEST, "-q", "-W", "ignore", "tests/lab/test_lab_machines.py", f"--lab={name}"], **kind)
     finally:
-        run("VM: down", [*lab, "down"])
-        run("VM: nothing is left", [PYTHON, "tests/fixtures/nothing_left.py", name])
+        if not kept(name):
+            run("VM: down", [*lab, "down"])
+            run("VM: nothing is left", [PYTHON, "tests/fixtures/nothing_left.py", name])
 
 
 PARTS: dict[str, Callable[[], object]] = {
@@ -158,7 +169,10 @@ def main() -> int:
     # No choices=: argparse would hold them against the empty list.
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--all", action="store_true", help="also what takes long")
+    parser.add_argument("--keep-failed", action="store_true", help="leave a lab standing in which something has failed")
     options = parser.parse_args()
+    global keep_failed  # noqa: PLW0603 - set once, here
+    keep_failed = options.keep_failed
     unknown = set(options.parts) - PARTS.keys()
     if unknown:
         parser.error(f"unknown part {', '.join(sorted(unknown))}: known are {', '.join(PARTS)}")
