@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ def terraform(*arguments: str, root: Path, env: dict[str, str] | None = None) ->
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         env={**clean, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", **(env or {})},
     )  # fmt: skip
+
+
+def test_tflint_has_nothing_to_say() -> None:
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / "tflint.py")], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 3:
+        pytest.skip(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_topology_module(tmp_path: Path) -> None:
