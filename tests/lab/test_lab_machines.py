@@ -124,7 +124,7 @@ def test_all_see_the_shared_state_directory(lab: Lab) -> None:
 
 
 def test_controllers_certificates_are_trusted(lab: Lab) -> None:
-    folder = os.environ.get("TF_VAR_extra_ca_dir") or "/usr/local/share/ca-certificates"
+    folder = os.environ.get("TF_VAR_extra_ca_dir") or "/usr/local/share/ca-certificates"  # noqa: SIM112 - Terraform's spelling
     own = sorted(Path(folder).rglob("*.crt"))
     if not own:
         pytest.skip("this machine has no certificates of its own")
