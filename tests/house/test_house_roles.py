@@ -53,6 +53,14 @@ def test_main_only_includes(role: Path) -> None:
 
 
 @every_role
+def test_preflight_comes_before_any_change(role: Path) -> None:
+    first = yaml.safe_load((role / "tasks" / "main.yml").read_text())[0]
+    included = first.get("ansible.builtin.import_tasks") or first["ansible.builtin.include_tasks"]
+    assert (included if isinstance(included, str) else included["file"]) == "preflight.yml"
+    assert first["tags"] == "always"
+
+
+@every_role
 def test_every_default_has_a_spec(role: Path) -> None:
     assert sorted(defaults(role).keys() - options(role).keys()) == []
 

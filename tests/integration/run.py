@@ -1,6 +1,6 @@
 """Run the integration tests, each suite as a process of its own.
 
-    tests/integration/run.py [spark|flink|producer|services ...] [--all] [--jobs 2] [-- arguments of pytest]
+    tests/integration/run.py [flink|spark|producer|roles|services ...] [--all] [--jobs 2] [-- arguments of pytest]
 
 A process each, because the suites import what the nodes get, and Spark's py4j is not Flink's. That comes from the
 trees that `make artifacts` leaves in the cache; the apps themselves come from this repository's sources.
@@ -37,6 +37,7 @@ SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "flink": (("flink",), ("flink_job",)),
     "spark": (("spark",), ("spark_job", "spark")),
     "producer": (("producer", "coinbase_replay"), ("producer", "coinbase_replay")),
+    "roles": ((), ()),
     "services": ((), ()),
 }
 
@@ -75,7 +76,7 @@ def start(suite: str, arguments: list[str], output: IO[str]) -> subprocess.Popen
         environment["SPARK_HOME"] = str(artifact_tree("spark", "python", "pyspark"))
     if suite == "flink":
         environment["FLINK_HOME"] = str(artifact_tree("flink", "python", "pyflink"))
-    tests = HERE / ("test_services.py" if suite == "services" else suite)
+    tests = HERE / suite if (HERE / suite).is_dir() else HERE / f"test_{suite}.py"
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "--durations=8", str(tests), *arguments],
         env=environment, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT,
