@@ -54,7 +54,7 @@ def test_main_only_includes(role: Path) -> None:
 
 @every_role
 def test_preflight_comes_before_any_change(role: Path) -> None:
-    first = yaml.safe_load((role / "tasks" / "main.yml").read_text())[0]
+    first = next(tasks(role / "tasks" / "main.yml"))
     included = first.get("ansible.builtin.import_tasks") or first["ansible.builtin.include_tasks"]
     assert (included if isinstance(included, str) else included["file"]) == "preflight.yml"
     assert first["tags"] == "always"
