@@ -74,6 +74,16 @@ def test_other_errors_are_refusals(manager: FakeJobManager, rest: FlinkRest) -> 
         rest.free_slots()
 
 
+def test_a_refusal_is_told_without_its_stack_trace(manager: FakeJobManager, rest: FlinkRest) -> None:
+    places = "\tat org.A(A.java:1)\n\t... 3 more\n\nEnd of exception on server side>"
+    trace = f"<Exception on server side:\norg.apache.X: initializing\n{places}"
+    manager.answer("/overview", {"errors": ["Internal server error.", trace]}, 500)
+    with pytest.raises(ClusterRefusedError) as refused:
+        rest.free_slots()
+    reason = "Internal server error.; <Exception on server side:; org.apache.X: initializing"
+    assert str(refused.value) == f"/overview: HTTP 500: {reason}"
+
+
 def test_no_json_and_no_server_are_unavailable(manager: FakeJobManager, rest: FlinkRest) -> None:
     manager.answer("/overview", b"<html>")
     with pytest.raises(ClusterUnavailableError):

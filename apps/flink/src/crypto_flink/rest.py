@@ -11,6 +11,7 @@ from typing import Any
 
 # A state in which a job is done for good; every other one means that it runs or may run again.
 TERMINAL_STATES = frozenset({"FAILED", "CANCELED", "FINISHED", "SUSPENDED"})
+_REASON_CHARS = 500
 
 
 class ClusterUnavailableError(Exception):
@@ -55,6 +56,17 @@ class Checkpoints:
     latest_size_bytes: int | None
 
 
+def _reason(text: str) -> str:
+    """Return what an answer of an error says, without the places in Flink's code that it came from."""
+    try:
+        errors = [str(error) for error in json.loads(text)["errors"]]
+    except (ValueError, KeyError, TypeError):
+        errors = [text]
+    lines = [line.strip() for error in errors for line in error.splitlines()]
+    said = [line for line in lines if line and not line.startswith(("at ", "... ", "End of exception"))]
+    return "; ".join(said)[:_REASON_CHARS]
+
+
 class FlinkRest:
     """Client of one JobManager; every call may raise ClusterUnavailableError or ClusterRefusedError."""
 
@@ -73,10 +85,10 @@ class FlinkRest:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310 - as above
                 content = response.read()
         except urllib.error.HTTPError as error:
-            text = error.read().decode(errors="replace")
+            reason = _reason(error.read().decode(errors="replace"))
             if error.code in {502, 503, 504}:
-                raise ClusterUnavailableError(f"{path}: HTTP {error.code}: {text}") from error
-            raise ClusterRefusedError(f"{path}: HTTP {error.code}: {text[:2000]}") from error
+                raise ClusterUnavailableError(f"{path}: HTTP {error.code}: {reason}") from error
+            raise ClusterRefusedError(f"{path}: HTTP {error.code}: {reason}") from error
         except (OSError, http.client.HTTPException) as error:
             raise ClusterUnavailableError(f"{self._url}{path}: {error}") from error
         try:
