@@ -8,7 +8,7 @@ from py4j.protocol import Py4JJavaError
 
 from crypto_spark.topic import Topic
 
-_TIMEOUT_MS = 20_000
+_TIMEOUT_MS = 60_000
 
 
 class KafkaError(Exception):
