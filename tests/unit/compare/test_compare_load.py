@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from compare.identity import MAX_TAG, decode, event_id, ranges
 from compare.load import Burst, GeneratorSpec, Piece, Ramp, Schedule, Steady, is_malformed
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -58,6 +58,7 @@ pieces = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(pieces)
 def test_due_and_offset_are_inverse(found: list[Piece]) -> None:
     schedule = Schedule(found)
@@ -73,6 +74,7 @@ def test_due_and_offset_are_inverse(found: list[Piece]) -> None:
     assert schedule.due(schedule.duration_us + 1) == schedule.count
 
 
+@settings(deadline=None)
 @given(pieces, st.data())
 def test_many_offsets_are_those_of_one_by_one(found: list[Piece], data: st.DataObject) -> None:
     schedule = Schedule(found)
@@ -82,6 +84,7 @@ def test_many_offsets_are_those_of_one_by_one(found: list[Piece], data: st.DataO
     assert all(abs(one - other) <= 1 for one, other in zip(schedule.offsets_us(first, end), one_by_one, strict=True))
 
 
+@settings(deadline=None)
 @given(st.integers(0, MAX_TAG), st.integers(0, 2**48 - 1), st.integers(0, 2**47))
 def test_identity_tells_run_and_index(tag: int, index: int, intended_us: int) -> None:
     made = event_id(tag, index, intended_us)

@@ -1,7 +1,7 @@
 """Identities of generated events: each says of which run and the how-manieth it is, so no list of them is kept.
 
-A generated `event_id` is a UUIDv7 (RFC 9562, section 5.7), as docs/contract.md asks for: 48 bits of the intended time in
-epoch milliseconds, 26 bits of the run's tag and 48 bits of the event's index, in place of the random part.
+A generated `event_id` is a UUIDv7 (RFC 9562, section 5.7), as docs/contract.md asks for: 48 bits of the intended time
+in epoch milliseconds, 26 bits of the run's tag and 48 bits of the event's index, in place of the random part.
 """
 
 from __future__ import annotations
