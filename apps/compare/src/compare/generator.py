@@ -24,7 +24,7 @@ from confluent_kafka import KafkaException, Producer
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compare.identity import ranges, tag_text
-from compare.load import GeneratorSpec, Schedule, is_malformed
+from compare.load import GeneratorSpec, Schedule, event_time_ms, is_malformed, price_parts
 
 # Events handed over at once, at most: what is due is never held back for more.
 BATCH_EVENTS = 500
@@ -34,8 +34,6 @@ QUEUE_EVENTS = 100_000
 # Delays are counted in steps of this many microseconds.
 DELAY_STEP_US = 10
 FLUSH_TIMEOUT_S = 60
-# Prices walk through this many steps: cheap, and no two neighbours are alike.
-PRICE_STEPS = 9_973
 
 
 class Settings(BaseModel):
@@ -82,11 +80,11 @@ class Values:
         for offset_us in offsets_us:
             intended_us = start_us + offset_us
             intended_ms = intended_us // 1000
-            event_ms = start_us // 1000 + int(offset_us * spec.event_time_speed) // 1000
+            event_ms = event_time_ms(start_us, offset_us, spec.event_time_speed)
             chosen = index % symbols
-            step = index * 7 % PRICE_STEPS
+            dollars, cents = price_parts(index)
             value = forms[chosen][is_malformed(index, spec.malformed_every)] % (
-                intended_ms >> 16, intended_ms & 0xFFFF, index, 1 + step, step % 100, event_ms, intended_us,
+                intended_ms >> 16, intended_ms & 0xFFFF, index, dollars, cents, event_ms, intended_us,
             )  # fmt: skip
             messages.append({"key": keys[chosen], "value": value})
             index += 1

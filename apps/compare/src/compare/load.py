@@ -15,6 +15,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# Prices walk through this many steps: cheap, and no two neighbours are alike.
+PRICE_STEPS = 9_973
+
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -182,3 +185,14 @@ class GeneratorSpec(BaseModel):
 def is_malformed(index: int, malformed_every: int) -> bool:
     """Tell whether event `index` of a run is a malformed one."""
     return malformed_every > 0 and index % malformed_every == malformed_every - 1
+
+
+def price_parts(index: int) -> tuple[int, int]:
+    """Return the price of event `index` of a run as whole dollars and cents."""
+    step = index * 7 % PRICE_STEPS
+    return 1 + step, step % 100
+
+
+def event_time_ms(start_us: int, offset_us: int, speed: float) -> int:
+    """Return the event time (epoch ms) of an event intended `offset_us` after the start (epoch us)."""
+    return start_us // 1000 + int(offset_us * speed) // 1000
