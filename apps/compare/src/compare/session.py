@@ -98,6 +98,6 @@ def say_plan(plans: list[RunPlan], overhead_s: float = RUN_OVERHEAD_S) -> str:
         lines.append(f"{number:>4}  {plan.seconds(overhead_s):>5.0f} s  {plan.id:<48} {names}")
     total_s = sum(plan.seconds(overhead_s) for plan in plans)
     lines.append(
-        f"{len(plans)} runs, about {dt.timedelta(seconds=round(total_s))}, each with {overhead_s:.0f} s beside its loads"
+        f"{len(plans)} runs, about {dt.timedelta(seconds=round(total_s))}, {overhead_s:.0f} s of each beside its loads"
     )
     return "\n".join(lines)
