@@ -2,6 +2,7 @@
 #   LAB=name       which lab (default: lab); several may live side by side
 #   TARGET=lxd|libvirt|aws  where the nodes come from (libvirt where KVM works, else lxd; a lab keeps its own)
 #   TOPOLOGY=small SUBNET=10.77.0.0/24 SOURCE=coinbase_rest|coinbase_ws|tape FEED=auto|coinbase|replay TAPE_FILE=file SPEED=1
+#   QUICK=1 ONLY=latency (bench)
 #   IMAGE=debian|built VIRTUALIZATION=kvm|qemu (libvirt)  SSH_CIDR=203.0.113.7/32 CONFIRM=lab (aws)
 SHELL := /bin/bash
 export LAB TARGET TOPOLOGY SUBNET SOURCE FEED TAPE_FILE SPEED SERVICE CONFIRM IMAGE VIRTUALIZATION SSH_CIDR
@@ -10,7 +11,7 @@ VENV := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab image artifacts status ssh psql topics audit reset down clean check format test test-all \
-        test-vm test-unit test-integration test-terraform test-lab molecule checksums lock docs require-python
+        bench report test-vm test-unit test-integration test-terraform test-lab molecule checksums lock docs require-python
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -40,6 +41,13 @@ topics: ## Topics, partitions and newest offsets
 
 audit: ## Producer's count = topic's count = rows of both tables, event by event
 	@$(LAB_TOOL) audit
+
+# Both keep the lab's name and target from the environment.
+bench: ## Compare Spark and Flink on the running lab: make bench, or the short form: make bench QUICK=1
+	@tools/compare run $(if $(QUICK),--quick) $(foreach name,$(ONLY),--only $(name))
+
+report: ## The report of the newest comparison
+	@tools/compare report
 
 reset: ## Begin anew: make reset SERVICE=spark|flink|kafka|all CONFIRM=lab; without CONFIRM it says what that deletes
 	@$(LAB_TOOL) reset

@@ -76,8 +76,8 @@ def make(session: Session, lab: Lab, say: Say, show: Callable[[int, int], Show])
                 say(f"run {number} of {len(plans)}, {plan.id}: not made: {error}")
                 if in_a_row >= MAX_FAILURES:
                     raise LabError(
-                        f"{in_a_row} runs in a row could not be made. The last: {error}. `compare resume` goes on "
-                        "once the cause is gone."
+                        f"{in_a_row} runs in a row could not be made. The last: {error}. `tools/compare resume` goes "
+                        "on once the cause is gone."
                     ) from error
                 continue
             in_a_row = 0

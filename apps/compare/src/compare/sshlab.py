@@ -37,6 +37,8 @@ import screen  # noqa: E402 - found on the path set above
 from context import Context  # noqa: E402 - found on the path set above
 from context import LabError as ToolError  # noqa: E402 - found on the path set above
 
+__all__ = ["REPOSITORY", "Context", "Nodes", "SshLab", "ToolError"]
+
 # group => unit and what it belongs to; both engines pay for PostgreSQL and Kafka.
 UNITS = {
     "spark_master": ("spark-master", "spark"), "spark_worker": ("spark-worker", "spark"),

@@ -104,7 +104,7 @@ class Session:
     def create(cls, path: Path, about: dict[str, Any]) -> Session:
         """Begin a session. Raises StoreError where there is one already."""
         if (path / "session.json").exists():
-            raise StoreError(f"{path}: there is a session already: `compare resume` goes on with it")
+            raise StoreError(f"{path}: there is a session already: `tools/compare resume` goes on with it")
         (path / "runs").mkdir(parents=True, exist_ok=True)
         write_json(path / "session.json", about)
         return cls(path)
@@ -113,7 +113,7 @@ class Session:
     def open(cls, path: Path) -> Session:
         """Open a session. Raises StoreError where there is none."""
         if not (path / "session.json").is_file():
-            raise StoreError(f"{path}: there are no results: `compare run` makes some")
+            raise StoreError(f"{path}: there are no results: `tools/compare run` makes some")
         return cls(path)
 
     @property
