@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 INK, GRID = "#010101", "#020202"
 # Stand-ins that no other colour is, and the page's variables for them.
@@ -76,13 +77,18 @@ class Styles:
         return colours[number % 4], DASHES[number % 4], MARKERS[number % 4]
 
 
+Draw = Callable[[Axes, str], None]
+# Characters in a line of a bar's label.
+LABEL_WIDTH = {"wide": 48, "narrow": 20}
+
+
 def lines(
     name: str, found: Sequence[Line], styles: Styles, *, x: str, y: str, log_x: bool = False, log_y: bool = False,
-    marks: Sequence[float] = (),
+    marks: Sequence[float] = (), limits: tuple[float, float] | None = None,
 ) -> str:  # fmt: skip
-    """Return a chart of lines as HTML; `marks` are x at which a line stands."""
+    """Return a chart of lines as HTML; `marks` are x at which a line stands, `limits` those of y."""
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes, _kind: str) -> None:
         for line in found:
             colour, dash, marker = styles.of(line.engine, line.label)
             marker = marker if len(line.x) <= 12 else ""
@@ -94,10 +100,13 @@ def lines(
         for axis, is_log in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
             if is_log:
                 (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.set_minor_formatter(NullFormatter())
             axis.set_major_formatter(FuncFormatter(plain))
         axes.set_xlabel(x)
         axes.set_ylabel(y)
+        if limits:
+            axes.set_ylim(*limits)
 
     return _both(name, draw, legend=len(found))
 
@@ -105,7 +114,7 @@ def lines(
 def bars(name: str, found: Sequence[Bar], styles: Styles, *, x: str) -> str:
     """Return a chart of lying bars as HTML."""
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes, kind: str) -> None:
         for number, bar in enumerate(reversed(found)):
             left = 0.0
             for part, (_, value) in enumerate(bar.parts):
@@ -114,14 +123,16 @@ def bars(name: str, found: Sequence[Bar], styles: Styles, *, x: str) -> str:
                     alpha=(1.0, 0.55, 0.3)[part % 3], linewidth=0,
                 )  # fmt: skip
                 left += value
-        axes.set_yticks(range(len(found)), [bar.label for bar in reversed(found)])
+        labels = [textwrap.fill(bar.label, LABEL_WIDTH[kind]) for bar in reversed(found)]
+        axes.set_yticks(range(len(found)), labels, fontsize=9)
+        axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(FuncFormatter(plain))
         axes.set_xlabel(x)
 
-    return _both(name, draw, height=max(1.6, 0.5 * len(found) + 0.9))
+    return _both(name, draw, height=max(1.6, 0.55 * len(found) + 0.9))
 
 
-def _both(name: str, draw: Callable[[Axes], None], *, legend: int = 0, height: float | None = None) -> str:
+def _both(name: str, draw: Draw, *, legend: int = 0, height: float | None = None) -> str:
     parts = []
     for kind, (width, usual) in SIZES.items():
         columns = 3 if kind == "wide" else 1
@@ -132,9 +143,7 @@ def _both(name: str, draw: Callable[[Axes], None], *, legend: int = 0, height: f
     return "".join(parts)
 
 
-def _svg(
-    name: str, kind: str, draw: Callable[[Axes], None], size: tuple[float, float], columns: int, legend: int
-) -> str:
+def _svg(name: str, kind: str, draw: Draw, size: tuple[float, float], columns: int, legend: int) -> str:
     identity = re.sub(r"\W+", "-", f"{name}-{kind}".lower())
     style: Any = {
         "svg.fonttype": "none", "svg.hashsalt": identity, "font.size": 10, "font.family": "sans-serif",
@@ -144,7 +153,7 @@ def _svg(
     }  # fmt: skip
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure.add_subplot())
+        draw(figure.add_subplot(), kind)
         if legend:
             figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
         stream = io.StringIO()

@@ -79,15 +79,17 @@ def latency_charts(found: Summary, styles: Styles, experiment: str = "latency") 
     for point in points:
         curves = summary.merged(found.runs, experiment, point)
         drawn = [
-            Line(_title(found, *name), name[1], [x for x, _ in curve], [y for _, y in curve])
+            # A distribution begins where nothing is below.
+            Line(_title(found, *name), name[1], [curve[0][0], *(x for x, _ in curve)], [0.0, *(y for _, y in curve)])
             for name, one in curves.items()
             if (curve := thinned(one.curve()))
         ]
         if drawn:
             title = f"Distribution at {point}"
             chart = charts.lines(
-                f"{experiment}: {title}", drawn, styles, x="milliseconds", y="share of events at or below", log_x=True
-            )
+                f"{experiment}: {title}", drawn, styles, x="milliseconds", y="share of events at or below", log_x=True,
+                limits=(0, 1.02),
+            )  # fmt: skip
             made.append((title, chart))
     return made
 
@@ -137,7 +139,7 @@ def throughput_chart(found: Summary, styles: Styles) -> str:
                     drawn.append(Bar(label, engine, [("share", 100 * share.median)]))
     if not drawn:
         return ""
-    return charts.bars("Throughput as a share of COPY", drawn, styles, x="% of PostgreSQL's COPY in the same run")
+    return charts.bars("Throughput as a share of COPY", drawn, styles, x="% of COPY")
 
 
 def cost_chart(found: Summary, styles: Styles) -> str:
@@ -156,7 +158,7 @@ def cost_chart(found: Summary, styles: Styles) -> str:
                 drawn.append(Bar(f"{_title(found, configuration, engine)}, {point}", engine, parts))
     if not drawn:
         return ""
-    return charts.bars("CPU-seconds per million events", drawn, styles, x="CPU-seconds (engine, PostgreSQL, Kafka)")
+    return charts.bars("CPU-seconds per million events", drawn, styles, x="engine, PostgreSQL, Kafka")
 
 
 def recovery_charts(found: Summary, styles: Styles) -> list[tuple[str, str]]:

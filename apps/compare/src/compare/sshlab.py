@@ -52,6 +52,7 @@ METRICS = {
     "flink": ("submitter", 9110, "crypto_flink_job_up 1.0"),
 }
 MIN_FREE_MIB = 2048
+EXECUTOR_WAIT_S = 60
 # What no run wants: a line in the journal for each event.
 COMMON_VARIABLES = {"spark_job_log_events": False, "flink_job_log_events": False}
 CLOCK_EXCHANGES = 8
@@ -268,11 +269,7 @@ class SshLab:
             raise LabError(f"{node}: Spark's interface knows no application")
         path = f"/api/v1/applications/{applications[0]['id']}"
         properties = dict(self._http(node, port, f"{path}/environment")["sparkProperties"])
-        executors = [
-            entry
-            for entry in self._http(node, port, f"{path}/executors")
-            if entry["id"] != "driver" and entry["isActive"]
-        ]
+        executors = self._executors(node, port, path)
         heap_mib = mebibytes(properties["spark.executor.memory"])
         # Spark's own rule for what a process takes beside its heap (spark.executor.memoryOverhead).
         each_mib = heap_mib + max(384, heap_mib // 10)
@@ -290,6 +287,18 @@ class SshLab:
             },
         }  # fmt: skip
 
+    def _executors(self, node: str, port: int, path: str) -> list[dict[str, Any]]:
+        """Return the executors that are there; one that was just asked for takes its time to come."""
+        deadline_s = time.monotonic() + EXECUTOR_WAIT_S
+        while True:
+            found = [
+                entry for entry in self._http(node, port, f"{path}/executors")
+                if entry["id"] != "driver" and entry["isActive"]
+            ]  # fmt: skip
+            if found or time.monotonic() > deadline_s:
+                return found
+            time.sleep(1)
+
     def _flink_facts(self, config: dict[str, Any]) -> dict[str, Any]:
         node = self._one("flink_jobmanager")
         jobs = [
@@ -300,7 +309,7 @@ class SshLab:
             raise LabError(f"{node}: {len(jobs)} jobs of the name {config['job']['name']} run, not 1")
         job = self._http(node, 8081, f"/jobs/{jobs[0]}")
         checkpoints = self._http(node, 8081, f"/jobs/{jobs[0]}/checkpoints/config")
-        managers = self._http(node, 8081, "/taskmanagers")["taskmanagers"]
+        managers = living(self._http(node, 8081, "/taskmanagers")["taskmanagers"])
         memory = [
             self._http(node, 8081, f"/taskmanagers/{manager['id']}")["memoryConfiguration"]["totalProcessMemory"]
             for manager in managers
@@ -608,6 +617,15 @@ def mebibytes(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is no size in m or g")
     return int(match[1]) * (1024 if match[2] == "g" else 1)
+
+
+def living(managers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one task manager for each host, the one heard of last: a killed one is listed until it is given up."""
+    found: dict[str, dict[str, Any]] = {}
+    for manager in sorted(managers, key=lambda entry: int(entry.get("timeSinceLastHeartbeat", 0))):
+        host = re.search(r"@([^:/]+)", manager.get("path", ""))
+        found[host[1] if host else manager["id"]] = manager
+    return list(found.values())
 
 
 def index_in(hexadecimal: str, tag: int) -> int:
