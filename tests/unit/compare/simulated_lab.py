@@ -68,7 +68,8 @@ class SimulatedLab:
     def describe(self) -> dict[str, Any]:
         return {"topology": "simulated", "machine": "a simulated one, 2 cores", "commit": "0" * 12}
 
-    def problems(self) -> list[str]:
+    def problems(self, events: int) -> list[str]:
+        assert events > 0
         return list(self.unhealthy)
 
     def facts(self, engine: str) -> EngineFacts:

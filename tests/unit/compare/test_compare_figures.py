@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from compare import stats, sustain
 from compare.account import TopicFacts, account, topic_complaints
-from compare.hist import Latencies
+from compare.hist import HIGHEST_US, Latencies
 from compare.identity import event_id
 from compare.load import Schedule, Steady
 from compare.rows import EPOCH_2000_US, NO_TIME, Rows, copy_statement, join, parse_copy, series
@@ -59,6 +59,14 @@ def test_merged_histograms_are_those_of_all_values(one: list[int], other: list[i
 def test_a_histogram_survives_its_file(values: list[int]) -> None:
     found = filled(values)
     assert Latencies.from_json(found.to_json()).summary() == found.summary()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, HIGHEST_US), max_size=20))
+def test_many_values_are_recorded_as_one_by_one(values: list[int]) -> None:
+    one_by_one = Latencies()
+    one_by_one.record_counts((value, 1) for value in values)
+    assert filled(values).curve() == one_by_one.curve()
 
 
 def test_counts_are_recorded_as_values_are() -> None:

@@ -387,7 +387,7 @@ METRICS = [
 def test_healthy_lab_has_no_problem(context: Context, healthy: dict[str, Any]) -> None:
     assert healthy
     lab, _ = lab_of(context, [*METRICS, ("df --output", " 9000M\n/usr/local/bin/lab-sampler\n")])
-    assert lab.problems() == []
+    assert lab.problems(1000) == []
 
 
 def test_every_problem_is_said(context: Context, healthy: dict[str, Any]) -> None:
@@ -395,9 +395,9 @@ def test_every_problem_is_said(context: Context, healthy: dict[str, Any]) -> Non
     healthy["job"] = "no job"
     metrics = [("9109/metrics", ""), ("9110/metrics", "crypto_flink_job_up 0.0\n")]
     lab, _ = lab_of(context, [*metrics, ("lab-generator", " 9000M\nno lab-generator\n"), ("df --output", " 100M\n")])
-    found = lab.problems()
+    found = lab.problems(4 * 2**20)
     assert "kafka-1: kafka is failed" in found
     assert "Flink's job is no job, not RUNNING" in found
     assert sum("its metrics do not say" in text for text in found) == 2
     assert "producer-1: the program lab-generator is missing: `make lab` installs it" in found
-    assert "postgres-1: only 100 MiB of disk are free, 2048 are needed" in found
+    assert "postgres-1: only 100 MiB of disk are free, 6144 are needed" in found

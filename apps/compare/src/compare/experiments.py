@@ -222,6 +222,15 @@ class RunPlan(_Model):
         """The number that the ids of the run's events carry."""
         return zlib.crc32(self.id.encode()) & MAX_TAG
 
+    @property
+    def events(self) -> int:
+        """How many events the run has at most; of a search, what three of its highest probes have."""
+        found = sum(Schedule(load.pieces()).count for step in self.steps for load in step.loads)
+        for step in self.steps:
+            if step.search:
+                found += round(3 * step.search.max_per_s * (step.search.probe_s + step.search.warmup_s))
+        return found
+
     def seconds(self, overhead_s: float = RUN_OVERHEAD_S) -> float:
         """About how long the run takes."""
         return overhead_s + self.cycle_s + sum(step.seconds for step in self.steps)

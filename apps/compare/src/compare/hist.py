@@ -12,6 +12,8 @@ from hdrh.histogram import HdrHistogram
 LOWEST_US = 1
 HIGHEST_US = 3_600_000_000
 DIGITS = 3
+# With three digits a power of two has so many (as bits) steps that are told apart.
+SUB_BUCKET_BITS = 10
 # What a report shows, by its name.
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
 
@@ -36,8 +38,11 @@ class Latencies:
         """Record many values (shape: any)."""
         self.negative += int(np.count_nonzero(values_us < 0))
         self.overflow += int(np.count_nonzero(values_us > HIGHEST_US))
-        # The library takes (value, count): few distinct values are left of many.
-        for value, count in zip(*np.unique(np.clip(values_us, LOWEST_US, HIGHEST_US), return_counts=True), strict=True):
+        # The library takes (value, count). Values that it does not tell apart are made one before: of millions,
+        # thousands are left.
+        clipped = np.clip(values_us, LOWEST_US, HIGHEST_US)
+        shift = np.maximum(np.frexp(clipped)[1] - 1 - SUB_BUCKET_BITS, 0)
+        for value, count in zip(*np.unique((clipped >> shift) << shift, return_counts=True), strict=True):
             self.histogram.record_value(int(value), int(count))
 
     def record_counts(self, counts: Iterable[tuple[int, int]]) -> None:

@@ -83,8 +83,8 @@ class Lab(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return topology, nodes, host, versions, commit, database settings: the manifest's part that is the lab's."""
 
-    def problems(self) -> list[str]:
-        """Return what keeps an experiment from starting: unhealthy services, empty metrics, too little disk."""
+    def problems(self, events: int) -> list[str]:
+        """Return what keeps runs of so many events from starting: services, metrics, disk."""
 
     def facts(self, engine: str) -> EngineFacts:
         """Return an engine's settings as they run."""

@@ -22,9 +22,9 @@ class RefusedError(Exception):
     """The session does not start; the text lists every reason."""
 
 
-def preflight(lab: Lab) -> dict[str, EngineFacts]:
+def preflight(lab: Lab, plan: list[RunPlan]) -> dict[str, EngineFacts]:
     """Return the engines' facts. Raises RefusedError with all that is wrong with the lab and its terms."""
-    problems = lab.problems()
+    problems = lab.problems(max((run.events for run in plan), default=0))
     facts: dict[str, EngineFacts] = {}
     for engine in ("spark", "flink"):
         try:
@@ -40,7 +40,7 @@ def preflight(lab: Lab) -> dict[str, EngineFacts]:
 
 def begin(path: Path, lab: Lab, plan: list[RunPlan], about: dict[str, Any]) -> Session:
     """Check the lab and begin a session. Raises RefusedError, StoreError."""
-    facts = preflight(lab)
+    facts = preflight(lab, plan)
     return Session.create(path, {
         **about, "began": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "lab": lab.describe(),
         "baseline": {engine: found.model_dump() for engine, found in facts.items()},
@@ -60,7 +60,7 @@ def make(session: Session, lab: Lab, say: Say, show: Callable[[int, int], Show])
     `show` makes for run k of n what its progress is told to.
     """
     # A session that is resumed is held to the terms it began with.
-    preflight(lab)
+    preflight(lab, session.pending())
     baseline = {engine: EngineFacts.model_validate(found) for engine, found in session.about["baseline"].items()}
     plans = session.plans()
     failed = in_a_row = 0
@@ -86,6 +86,7 @@ def make(session: Session, lab: Lab, say: Say, show: Callable[[int, int], Show])
             say(f"run {number} of {len(plans)}, {plan.id}: {output.result['verdict']}"
                 + (": " + "; ".join(words) if words else ""))  # fmt: skip
     finally:
+        say("giving the lab back")
         lab.restore()
     return failed
 

@@ -52,6 +52,8 @@ METRICS = {
     "flink": ("submitter", 9110, "crypto_flink_job_up 1.0"),
 }
 MIN_FREE_MIB = 2048
+# In the topic, a table, its indexes and PostgreSQL's log, which may be one disk's.
+BYTES_PER_EVENT = 1024
 EXECUTOR_WAIT_S = 60
 # What no run wants: a line in the journal for each event.
 COMMON_VARIABLES = {"spark_job_log_events": False, "flink_job_log_events": False}
@@ -132,6 +134,7 @@ class SshLab:
         self._statements: dict[str, str] = {}
         self._offsets: dict[str, Offset] = {}
         self._static: dict[str, Any] = {}
+        self._free_mib = MIN_FREE_MIB
 
     # Nodes
 
@@ -195,8 +198,9 @@ class SshLab:
     def _releases(self, node: str) -> list[str]:
         return self._nodes.run(node, "readlink -f /opt/*/current || true").split()
 
-    def problems(self) -> list[str]:
-        """Return what keeps an experiment from starting."""
+    def problems(self, events: int) -> list[str]:
+        """Return what keeps runs of so many events from starting."""
+        self._free_mib = MIN_FREE_MIB + events * BYTES_PER_EVENT // 2**20
         found = []
         for node, units in screen.service_states(self._context, self._inventory).items():
             found += [f"{node}: {unit} is {state}" for unit, state in units.items() if state != "active"]
@@ -231,8 +235,8 @@ class SshLab:
             f"the program {line[3:]} is missing: `make lab` installs it" for line in lines if line.startswith("no ")
         ]
         free = int(re.sub(r"\D", "", lines[0]) or 0)
-        if free < MIN_FREE_MIB:
-            found.append(f"only {free} MiB of disk are free, {MIN_FREE_MIB} are needed")
+        if free < self._free_mib:
+            found.append(f"only {free} MiB of disk are free, {self._free_mib} are needed")
         return found
 
     # Engines as they run
