@@ -61,6 +61,7 @@ class SimulatedLab:
         self.free_us = dict.fromkeys(self.models, 0.0)
         self.away: dict[str, tuple[float, float]] = {}
         self.standing: set[str] = set()
+        self.started_us: dict[str, int] = {}
         self.plan: RunPlan | None = None
 
     # The protocol
@@ -98,6 +99,7 @@ class SimulatedLab:
     def start_engine(self, engine: str) -> None:
         self.standing.discard(engine)
         self.now += round(self.models[engine].start_s * 1e6)
+        self.started_us[engine] = self.now
         self._serve(engine)
 
     def restore(self) -> None:
@@ -139,19 +141,13 @@ class SimulatedLab:
         """Commit what was sent and has no row yet: one after the other, each as soon as it can be."""
         model, done = self.models[engine], self.commits[engine]
         gap_us = 1e6 / model.capacity_per_s
-        ready = self.now if engine in self.standing else 0
         for index in range(len(done), len(self.produced)):
-            arrived = self.produced[index] if len(done) == index and not self._was_standing(engine) else self.now
-            at = max(arrived, self.free_us[engine], ready)
+            at = max(self.produced[index], self.free_us[engine], self.started_us.get(engine, 0))
             begin, end = self.away.get(engine, (0.0, 0.0))
             if begin <= at < end:
                 at = end
             self.free_us[engine] = at + gap_us
             done.append(round(at + model.latency_us - self.early_us))
-
-    def _was_standing(self, engine: str) -> bool:
-        assert self.plan is not None
-        return any(step.kind == "drain" for step in self.plan.steps) and engine not in self.standing
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[list[Usage]]:

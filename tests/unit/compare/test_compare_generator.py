@@ -14,6 +14,7 @@ from compare.generator import Outcome, Sender, Settings, Values, index_of, produ
 from compare.identity import decode
 from compare.load import GeneratorSpec, Steady
 from confluent_kafka import Consumer, Producer, TopicPartition
+from kafka.partitioner.default import murmur2
 
 SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
 TAG = 4242
@@ -68,6 +69,15 @@ def test_values_are_events_of_the_contract() -> None:
             assert found == "wrong_type:price"
         else:
             assert isinstance(found, Event)
+
+
+def test_what_the_method_says_of_events_is_so() -> None:
+    """docs/comparison-method.md: their size, and that five symbols lie on two of three partitions."""
+    made = Values(spec_of(1000, 1), SYMBOLS, 1_790_000_000_000_000).batch(0, list(range(0, 1_000_000, 1000)))
+    sizes = [len(message["value"]) for message in made]
+    assert 150 <= min(sizes) <= max(sizes) <= 170
+    places = [(murmur2(symbol.encode()) & 0x7FFFFFFF) % 3 for symbol in SYMBOLS]
+    assert sorted(places.count(number) for number in range(3)) == [0, 2, 3]
 
 
 def test_delay_counts_from_the_intended_time() -> None:

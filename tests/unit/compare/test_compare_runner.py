@@ -220,3 +220,14 @@ def test_progress_is_shown() -> None:
     Runner(SimulatedLab(), BASELINE, seen.append).run(plan_of(grid(100)))
     assert [progress.window for progress in seen][:1] == ["latency 100/s"]
     assert seen[1].p99_ms == {"flink": 8.0}
+
+
+def test_steps_of_several_experiments_share_a_run() -> None:
+    flood = Steady(rate_per_s=100_000, duration_s=0.1)
+    drain = Step(experiment="drain", kind="drain", loads=[flood], backlog=10_000)
+    output = run(SimulatedLab(), plan_of(drain, grid(100, 1000)))
+    assert output.result["verdict"] == "valid"
+    assert output.result["events"] == 10_000 + 11_000
+    assert figure(output, "drain_per_s") == pytest.approx(20_000, rel=0.01)
+    assert figure(output, "p50_ms", point="1000/s") == pytest.approx(8, rel=0.01)
+    assert output.accounts["flink"]["delivered"] == 21_000
