@@ -144,6 +144,14 @@ def test_search_finds_the_capacity(capacity: float) -> None:
     assert output.accounts["flink"]["delivered"] == output.result["events"]
 
 
+def test_search_that_ends_at_its_highest_rate_says_so() -> None:
+    form = {"start_per_s": 1000, "max_per_s": 2000, "probe_s": 5, "warmup_s": 1, "p99_ms": 2000}
+    step = Step(experiment="sustainable", kind="search", search=form, warmup_s=1)  # type: ignore[arg-type]
+    output = run(SimulatedLab(), plan_of(step))
+    assert figure(output, "sustained_per_s") == 2000
+    assert "it may sustain more" in output.result["notes"][0]
+
+
 def test_search_does_not_credit_what_the_generator_did_not_offer() -> None:
     lab = SimulatedLab(stall_us=900_000)
     form = {"start_per_s": 1000, "max_per_s": 4000, "probe_s": 6, "warmup_s": 2, "p99_ms": 2000}

@@ -200,6 +200,12 @@ def test_interrupted_session_is_resumed_without_losing_runs(tmp_path: Path, decl
             if (plan_id := run.plan.id) in kept} == kept  # fmt: skip
 
 
+def test_resumed_session_is_checked_again(tmp_path: Path, declared: tuple[dict, dict]) -> None:
+    made = begin(tmp_path, SimulatedLab(), declared)
+    with pytest.raises(session.RefusedError, match="kafka is failed"):
+        session.make(made, SimulatedLab(unhealthy=["kafka is failed"]), print, quiet)  # type: ignore[arg-type]
+
+
 def test_half_a_run_is_no_run(tmp_path: Path, declared: tuple[dict, dict]) -> None:
     lab = SimulatedLab()
     made = begin(tmp_path, lab, declared)

@@ -101,7 +101,7 @@ def words(progress: Progress, left_s: float, number: int, of: int) -> str:
     )
 
 
-def make_runs(session: Session, lab: SshLab) -> int:
+def make_runs(session: Session, lab: SshLab, *, checked: bool = False) -> int:
     """Make a session's pending runs with progress on the screen; returns an exit code."""
     console = Console()
     with Live(console=console, refresh_per_second=2, transient=True) as live:
@@ -117,7 +117,7 @@ def make_runs(session: Session, lab: SshLab) -> int:
             live.update(Text(f"run {number} of {of}  making the lab ready"))
             return tell
 
-        failed = sessions.make(session, lab, lambda line: console.print(Text(line)), show)
+        failed = sessions.make(session, lab, lambda line: console.print(Text(line)), show, checked=checked)
     for path in report.write(session, session.path):
         print(path)
     print("\n" + "\n".join(summary.answer(summary.summarise(session.finished()))))
@@ -150,7 +150,7 @@ def _run(options: argparse.Namespace) -> int:
             flush=True,
         )
         session = sessions.begin(path, lab, plan, {"form": "quick" if options.quick else "full", "only": options.only})
-        return make_runs(session, lab)
+        return make_runs(session, lab, checked=True)
 
 
 def _resume(options: argparse.Namespace) -> int:

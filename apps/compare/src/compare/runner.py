@@ -24,7 +24,7 @@ from compare.identity import event_id
 from compare.lab import GeneratorAccount, Lab, LabError, Usage
 from compare.load import GeneratorSpec, Load, Schedule, Steady
 from compare.parity import EngineFacts, changed, violations
-from compare.rows import Rows, Series, series
+from compare.rows import NO_TIME, Rows, Series, series
 from compare.usage import cost
 
 IDLE_S = 5.0
@@ -309,6 +309,11 @@ class _Run:
             if found.sustained_per_s is not None:
                 self._figure(step.experiment, engine, "", "sustained_per_s", found.sustained_per_s)
                 self._share(step.experiment, engine, "", found.sustained_per_s)
+                if found.failed_per_s is None:
+                    self.notes.append(
+                        f"{step.experiment}: {engine} kept up with the highest rate that is offered, "
+                        f"{form.max_per_s:g}/s: it may sustain more"
+                    )
             else:
                 self.notes.append(f"{step.experiment}: {engine} sustained none of the rates that were tried")
 
@@ -326,7 +331,7 @@ class _Run:
         rows = self.lab.rows(engine, self.plan.tag, between).between(window.first, window.end)
         found, latencies = self._window_series(window, rows)
         late_ms = window.sent.delay().at_ms(99) or 0.0
-        lag = [float(value) for value in found.lag[math.ceil(form.warmup_s) : int(seconds)]]
+        lag = [float(value) for value in found.lag[int(form.warmup_s) : int(seconds)]]
         judgement = sustain.judge(rate, lag, latencies.at_ms(99), bound_ms=form.p99_ms, cycle_s=self.plan.cycle_s)
         if late_ms > max(self.plan.generator_p99_ms, 0.1 * form.p99_ms):
             # The rate was not offered: nothing is known of the engine, and nothing good is claimed.
@@ -528,14 +533,15 @@ class _UnsettledError(Exception):
 
 
 def _drain_figures(window: Window, rows: Rows) -> dict[str, float | None]:
-    if len(rows) < 2:
+    known = rows.commit_us[rows.commit_us != NO_TIME]
+    if len(known) < 2:
         return {}
-    first_us, last_us = int(rows.commit_us.min()), int(rows.commit_us.max())
+    first_us, last_us = int(known.min()), int(known.max())
     found: dict[str, float | None] = {
         "first_row_s": (first_us - window.started_us) / 1e6, "drained_s": (last_us - window.started_us) / 1e6,
     }  # fmt: skip
     if last_us > first_us:
-        found["drain_per_s"] = len(rows) / ((last_us - first_us) / 1e6)
+        found["drain_per_s"] = len(known) / ((last_us - first_us) / 1e6)
     return found
 
 

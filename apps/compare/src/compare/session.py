@@ -54,13 +54,16 @@ def time_left_s(session: Session) -> float:
     return sum(plan.seconds(overhead_s) for plan in session.pending())
 
 
-def make(session: Session, lab: Lab, say: Say, show: Callable[[int, int], Show]) -> int:
+def make(
+    session: Session, lab: Lab, say: Say, show: Callable[[int, int], Show], *, checked: bool = False
+) -> int:  # fmt: skip
     """Make all pending runs; returns how many failed (they stay pending). Gives the lab back at the end, always.
 
-    `show` makes for run k of n what its progress is told to.
+    `show` makes for run k of n what its progress is told to. A lab that has just been `checked` is not checked again.
     """
     # A session that is resumed is held to the terms it began with.
-    preflight(lab, session.pending())
+    if not checked:
+        preflight(lab, session.pending())
     baseline = {engine: EngineFacts.model_validate(found) for engine, found in session.about["baseline"].items()}
     plans = session.plans()
     failed = in_a_row = 0
