@@ -77,6 +77,8 @@ class SimulatedLab:
         more: dict[str, Any] = {}
         if engine in self.memory_mib and self.plan is not None:
             more = {"task_memory_mib": self.memory_mib[engine]}
+        if self.plan is not None and engine == "spark" and "spark_job_executor_memory_mib" in self.plan.variables:
+            more = {"task_memory_mib": 384 + int(self.plan.variables["spark_job_executor_memory_mib"])}
         if self.plan is not None and "contract_parallelism" in self.plan.variables:
             more |= {
                 "parallelism": self.plan.variables["contract_parallelism"],
@@ -223,6 +225,13 @@ class SimulatedLab:
 
     def live(self, engine: str) -> tuple[int, float | None]:
         return len(self.commits[engine]), 8.0
+
+    def delete_rows(self, engine: str, count: int) -> None:
+        assert engine in self.models
+        self.lose = list(range(count))
+
+    def pause_generator(self, seconds: float) -> None:
+        self.stall_us = round(seconds * 1e6)
 
     def logs(self, engine: str, since_us: int) -> dict[str, str]:  # noqa: ARG002
         return {f"{engine}.log": "a line\n"}

@@ -100,6 +100,16 @@ def test_every_event_arrives_once_and_is_accounted_for(kafka: str) -> None:
     assert len(places) == len(SYMBOLS)
 
 
+def test_a_core_is_enough_for_150_000_events_a_second() -> None:
+    """By CPU time, of this process with the broker in it: a busy machine makes it slower, and hardly dearer."""
+    spec = spec_of(1_000_000, 0.3, linger_ms=20)
+    settings = Settings(bootstrap_servers=["unused"], topic="prices", symbols=SYMBOLS)
+    sender = Sender(producer_settings(settings, spec) | {"test.mock.num.brokers": 1, "log_level": 2}, "prices")
+    account = send(spec, sender, SYMBOLS, lambda _line: None)
+    assert account["acknowledged"] == 300_000
+    assert account["acknowledged"] / account["cpu_s"] >= 150_000
+
+
 def test_a_stalled_generator_says_how_late_it_was(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(1000, 0.5)
     sender = sender_to(kafka, spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import polars as pl
 import pytest
@@ -142,6 +143,8 @@ def test_charts_have_the_pages_colours_and_ids_of_their_own(whole: Session) -> N
     assert "var(--ink)" in text
     assert "var(--spark-1)" in text
     assert "var(--flink-1)" in text
+    for chart in re.findall(r"<svg .*?</svg>", text, re.DOTALL):
+        ET.fromstring(chart)  # noqa: S314 - made here
     ids = parsed(text).ids
     assert len(ids) == len(set(ids))
     # What is referred to is there.

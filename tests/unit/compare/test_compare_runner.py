@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from compare.broken import BrokenLab, Kind
 from compare.experiments import RunPlan, Step
+from compare.lab import Lab
 from compare.load import Burst, Steady
 from compare.parity import EngineFacts
 from compare.runner import Progress, Runner, RunOutput
@@ -89,6 +91,21 @@ def test_more_memory_for_one_engine_makes_the_run_invalid() -> None:
 def test_more_memory_is_noticed_with_both_engines_too() -> None:
     output = run(SimulatedLab(memory_mib={"spark": 1900}), plan_of(grid(100), engines=("spark", "flink")))
     assert any(text.startswith("not equal: task_memory_mib") for text in output.result["invalid"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict", "words"),
+    [
+        ("rows", "red", "spark: 10 events are in the topic and not in the table"),
+        ("generator", "invalid", "the generator fell behind"),
+        ("memory", "invalid", "spark: task_memory_mib was 1400 and is 1920"),
+    ],
+)
+def test_what_is_broken_on_purpose_is_caught(kind: Kind, verdict: str, words: str) -> None:
+    lab = BrokenLab(SimulatedLab(), kind)
+    output = Runner(cast("Lab", lab), BASELINE).run(plan_of(grid(100), engines=("spark",)))
+    assert output.result["verdict"] == verdict
+    assert any(words in text for text in output.result[verdict])
 
 
 def test_clocks_apart_make_the_run_invalid() -> None:

@@ -314,6 +314,16 @@ def test_kill_is_timed_by_the_generators_clock(context: Context) -> None:
     assert "CoarseGrainedExecutorBackend" in nodes.asked[1][1]
 
 
+def test_damage_is_done_to_the_lab_itself(context: Context) -> None:
+    lab, nodes = lab_of(context, [("psql", ""), ("pkill -STOP.*sleep 1.*pkill -CONT", "")])
+    lab.delete_rows("flink", 10)
+    lab.pause_generator(1.0)
+    assert "DELETE FROM crypto_prices_flink" in nodes.asked[0][1]
+    assert nodes.asked[1][0] == "producer-1"
+    # The pattern does not fit the command that holds it.
+    assert not re.search("compare[.]generator", nodes.asked[1][1])
+
+
 def test_password_of_the_ceiling_is_on_no_command_line(context: Context) -> None:
     secrets = context.lab_dir / "secrets"
     secrets.mkdir()

@@ -8,7 +8,7 @@
   tools/compare diff A B       two sessions side by side: which differences are real, which are noise
   tools/compare export         figures, series and percentiles as CSV and Parquet
 
-Results are in .lab/LAB/bench/NAME. `--lab` and `--target` are those of `make lab`.
+Results are in bench/LAB/NAME. `--lab` and `--target` are those of `make lab`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 from rich.live import Live
@@ -27,8 +28,9 @@ from rich.text import Text
 
 from compare import experiments, export, report, summary
 from compare import session as sessions
+from compare.broken import KINDS, BrokenLab
 from compare.experiments import RUN_OVERHEAD_S, ExperimentError, RunPlan
-from compare.lab import LabError
+from compare.lab import Lab, LabError
 from compare.runner import Progress, Show
 from compare.session import RefusedError
 from compare.sshlab import REPOSITORY, Context, SshLab, ToolError
@@ -54,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--repetitions", type=int, help="other than declared; a published figure needs 5")
         if name == "run":
             command.add_argument("--name", help="of the session (by default the time)")
+            command.add_argument(
+                "--break", dest="broken", choices=sorted(KINDS),
+                help="break every run on purpose, to see it caught: "
+                + "; ".join(f"{kind}: {text}" for kind, text in KINDS.items()),
+            )  # fmt: skip
     for name, text in (
         ("status", "what is done and what is left"), ("resume", "go on with a session"),
         ("report", "write report.html and summary.md"), ("export", "write CSV and Parquet"),
@@ -75,7 +82,8 @@ def parser() -> argparse.ArgumentParser:
 
 def folder_of(lab: str) -> Path:
     """Return where a lab's sessions are."""
-    return REPOSITORY / ".lab" / lab / "bench"
+    # Not in .lab, which `make clean` removes.
+    return REPOSITORY / "bench" / lab
 
 
 def find(lab: str, name: str | None) -> Session:
@@ -101,7 +109,7 @@ def words(progress: Progress, left_s: float, number: int, of: int) -> str:
     )
 
 
-def make_runs(session: Session, lab: SshLab, *, checked: bool = False) -> int:
+def make_runs(session: Session, lab: Lab, *, checked: bool = False) -> int:
     """Make a session's pending runs with progress on the screen; returns an exit code."""
     console = Console()
     with Live(console=console, refresh_per_second=2, transient=True) as live:
@@ -138,9 +146,8 @@ def _run(options: argparse.Namespace) -> int:
     plan = _plan(options)
     context = Context(target=options.target, lab=options.lab)
     path = folder_of(options.lab) / (options.name or dt.datetime.now(dt.UTC).strftime("%Y-%m-%d-%H%M%S"))
-    context.lab_dir.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(context.lab_dir).free < MIN_FREE_BYTES:
-        raise RefusedError(f"{context.lab_dir}: less than {MIN_FREE_BYTES >> 30} GiB of disk are free for results")
+    if shutil.disk_usage(REPOSITORY).free < MIN_FREE_BYTES:
+        raise RefusedError(f"{REPOSITORY}: less than {MIN_FREE_BYTES >> 30} GiB of disk are free for results")
     with context.locked():
         lab = SshLab(context)
         seconds = sum(run.seconds(RUN_OVERHEAD_S) for run in plan)
@@ -149,8 +156,16 @@ def _run(options: argparse.Namespace) -> int:
             f"are emptied before each.\nResults: {path}\nCtrl-C stops; `tools/compare resume` goes on.",
             flush=True,
         )
-        session = sessions.begin(path, lab, plan, {"form": "quick" if options.quick else "full", "only": options.only})
-        return make_runs(session, lab, checked=True)
+        about = {
+            "form": "quick" if options.quick else "full", "only": options.only, "broken": options.broken or "",
+        }  # fmt: skip
+        session = sessions.begin(path, lab, plan, about)
+        return make_runs(session, _maybe_broken(lab, session), checked=True)
+
+
+def _maybe_broken(lab: SshLab, session: Session) -> Lab:
+    kind = session.about.get("broken")
+    return cast("Lab", BrokenLab(lab, kind)) if kind else lab
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -163,7 +178,7 @@ def _resume(options: argparse.Namespace) -> int:
         return 0
     context = Context(target=options.target, lab=options.lab)
     with context.locked():
-        return make_runs(session, SshLab(context))
+        return make_runs(session, _maybe_broken(SshLab(context), session))
 
 
 def _status(options: argparse.Namespace) -> int:

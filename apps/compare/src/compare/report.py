@@ -293,7 +293,7 @@ def html(found: Summary, about: Mapping[str, Any]) -> str:
     return environment.get_template("report.html.j2").render(
         answer=summary.answer(found), head=summary.HEADLINE, rows=summary.headline(found),
         standing=summary.standing(found), is_result=found.is_result, machine=summary.machine_words(about),
-        began=str(about.get("began", ""))[:10], form=about.get("form", ""),
+        began=str(about.get("began", ""))[:10], form=f"{about.get('form', '')} {_broken(about)}".strip(),
         commit=str(about.get("lab", {}).get("commit", ""))[:12],
         reference=found.reference_point() or "no rate", sections=sections(found), audit=audit_table(found),
         generator=generator_table(found), excluded=[
@@ -302,6 +302,10 @@ def html(found: Summary, about: Mapping[str, Any]) -> str:
         notes=[(run.plan.id, note) for run in found.runs for note in run.result["notes"]],
         settings=settings(found, about), without=WITHOUT,
     )  # fmt: skip
+
+
+def _broken(about: Mapping[str, Any]) -> str:
+    return f"(broken on purpose: {about['broken']})" if about.get("broken") else ""
 
 
 def write(session: Session, folder: Path) -> list[Path]:

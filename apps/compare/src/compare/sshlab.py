@@ -590,6 +590,17 @@ class SshLab:
         )
         return int(rows[0][0]), float(rows[0][1]) if rows[0][1] else None
 
+    def delete_rows(self, engine: str, count: int) -> None:
+        """Delete so many rows of an engine's table: for runs that are broken on purpose."""
+        table = ENGINES[engine][0]
+        self._sql(f"DELETE FROM {table} WHERE event_id IN (SELECT event_id FROM {table} LIMIT {count});")  # noqa: S608
+
+    def pause_generator(self, seconds: float) -> None:
+        """Stop the generator's process, and let it go on: for runs that are broken on purpose."""
+        signal = "sudo pkill -{} -f 'compare[.]generator'"
+        command = f"{signal.format('STOP')}; sleep {seconds}; {signal.format('CONT')}"
+        self._nodes.run(self._one("producer"), command)
+
     def logs(self, engine: str, since_us: int) -> dict[str, str]:
         """Return the journals of an engine's units and of what both need."""
         found = {}
