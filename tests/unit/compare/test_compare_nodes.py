@@ -68,10 +68,13 @@ def proc(tmp_path: Path) -> Path:
     return folder
 
 
-def process(proc: Path, pid: int, *, ticks: int, pages: int = 10, written: int = 0, started: int = 1) -> None:
+def process(
+    proc: Path, pid: int, *, ticks: int, pages: int = 10, shared: int = 0, written: int = 0, started: int = 1
+) -> None:
     (proc / str(pid)).mkdir(exist_ok=True)
     fields = ["S", *["0"] * 10, str(ticks), "0", *["0"] * 6, str(started), "0", str(pages), "0"]
     (proc / str(pid) / "stat").write_text(f"{pid} (a) name ) {' '.join(fields)}\n")
+    (proc / str(pid) / "statm").write_text(f"99999 {pages} {shared} 1 0 1 0\n")
     (proc / str(pid) / "io").write_text(f"rchar: 1\nread_bytes: 0\nwrite_bytes: {written}\n")
 
 
@@ -89,6 +92,13 @@ def test_ended_processes_keep_counting(proc: Path) -> None:
     assert second["peak_bytes"] == first["memory_bytes"] > second["memory_bytes"]
     # One that is gone before it is looked at is no failure.
     assert processes.sample([1, 2, 3])["cpu_us"] == second["cpu_us"]
+
+
+def test_memory_in_common_counts_once(proc: Path) -> None:
+    for pid in (1, 2, 3):
+        process(proc, pid, ticks=1, pages=1000 + pid, shared=900)
+    found = sampler.Processes(proc).sample([1, 2, 3])
+    assert found["memory_bytes"] == (900 + 101 + 102 + 103) * sampler.PAGE_BYTES
 
 
 def test_control_group_of_either_version_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

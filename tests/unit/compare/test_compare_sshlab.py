@@ -150,10 +150,18 @@ def test_role_that_is_less_durable_is_noticed(context: Context) -> None:
 
 
 def test_statement_that_was_seen_once_is_remembered(context: Context) -> None:
-    lab, nodes = lab_of(context, [*sql(statement="INSERT INTO x ON CONFLICT DO NOTHING\n"), *ANSWERS])
+    lab, nodes = lab_of(context, [*sql(statement="35|INSERT INTO x ON CONFLICT DO NOTHING\n"), *ANSWERS])
     assert lab.facts("spark").sink_statement.startswith("INSERT")
     nodes.answers = [*sql(), *ANSWERS]
     assert lab.facts("spark").sink_statement.startswith("INSERT")
+
+
+def test_statement_that_is_shown_in_part_is_not_judged() -> None:
+    cut = "INSERT INTO x VALUES " + "($1), " * 170
+    whole = "INSERT INTO x VALUES ($1) ON CONFLICT DO NOTHING"
+    bare = "INSERT INTO x VALUES ($1)"
+    assert sshlab.whole_statements([(1023, cut)]) == []
+    assert sshlab.whole_statements([(1023, cut), (len(whole), whole), (len(bare), bare)]) == [bare, whole]
 
 
 def test_configuration_that_was_not_read_is_no_fact(context: Context) -> None:

@@ -3,7 +3,8 @@
 Each line is a JSON object: time, and for each unit CPU time, memory and its peak, bytes read and written, and where
 that is from: `cgroup2` (the unit's control group), `cgroup1` (its controllers), or `proc`, the sum over the unit's
 processes, where a container shows none of both. Of a process that ends between two samples `proc` counts what it had
-used at the last one. Counters never descend while the unit runs.
+used at the last one; its memory is what processes have of their own, and the largest part that they share, once.
+Counters never descend while the unit runs.
 
 Needs nothing but Python, and root to see other users' bytes.
 """
@@ -94,7 +95,7 @@ class Processes:
     def sample(self, pids: list[int]) -> dict[str, Any]:
         """Return the sums of these processes, and of all earlier ones."""
         found: dict[tuple[int, int], tuple[int, int, int]] = {}
-        memory = 0
+        private = shared = 0
         for pid in pids:
             # It may have ended meanwhile.
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -103,13 +104,17 @@ class Processes:
                 cpu_us = (int(words[11]) + int(words[12])) * 1_000_000 // TICKS_PER_S
                 read, written = self._bytes(pid)
                 found[pid, int(words[19])] = (cpu_us, read, written)
-                memory += int(words[21]) * PAGE_BYTES
+                pages = (self._proc / str(pid) / "statm").read_text().split()
+                private += (int(pages[1]) - int(pages[2])) * PAGE_BYTES
+                # PostgreSQL's processes all have the same buffers: once is enough.
+                shared = max(shared, int(pages[2]) * PAGE_BYTES)
         for process, values in self._last.items():
             if process not in found:
                 self._ended = (
                     self._ended[0] + values[0], self._ended[1] + values[1], self._ended[2] + values[2]
                 )  # fmt: skip
         self._last = found
+        memory = private + shared
         self._peak = max(self._peak, memory)
         cpu_us, read, written = (
             self._ended[number] + sum(values[number] for values in found.values()) for number in range(3)

@@ -55,6 +55,8 @@ MIN_FREE_MIB = 2048
 # In the topic, a table, its indexes and PostgreSQL's log, which may be one disk's.
 BYTES_PER_EVENT = 1024
 EXECUTOR_WAIT_S = 60
+# track_activity_query_size, less its end.
+SHOWN_CHARACTERS = 1023
 # What no run wants: a line in the journal for each event.
 COMMON_VARIABLES = {"spark_job_log_events": False, "flink_job_log_events": False}
 CLOCK_EXCHANGES = 8
@@ -336,12 +338,13 @@ class SshLab:
         table = ENGINES[engine][0]
         rows = self._sql(
             # A statement may hold the separator and line breaks: its form is all that is wanted.
-            "SELECT translate(regexp_replace(query, '\\s+', ' ', 'g'), '|', ' ') FROM pg_stat_activity"  # noqa: S608
-            f" WHERE usename = '{engine}_writer' AND query ~* '^\\s*(insert into|copy) [\"]?{table}'"
-            " ORDER BY query_start DESC LIMIT 1;"
+            "SELECT length(query), translate(regexp_replace(query, '\\s+', ' ', 'g'), '|', ' ')"  # noqa: S608
+            f" FROM pg_stat_activity WHERE usename = '{engine}_writer'"
+            f" AND query ~* '^\\s*(insert into|copy) [\"]?{table}' ORDER BY query_start DESC;"
         )
-        if rows:
-            self._statements[engine] = rows[0][0]
+        found = whole_statements([(int(row[0]), row[1]) for row in rows])
+        if found:
+            self._statements[engine] = found[0]
         return self._statements.get(engine, "")
 
     def _durability(self, engine: str) -> dict[str, str]:
@@ -624,6 +627,15 @@ class SshLab:
 def offset(asked_us: int, answer_us: int, answered_us: int) -> Offset:
     """Return a clock's offset from one exchange, as NTP reckons it: the answer lies somewhere between the two."""
     return Offset(answer_us - (asked_us + answered_us) // 2, (answered_us - asked_us + 1) // 2)
+
+
+def whole_statements(found: Sequence[tuple[int, str]]) -> list[str]:
+    """Return of (length, text) the statements of which enough is known, those without a conflict's clause first.
+
+    PostgreSQL shows so many characters only, and a statement of many rows ends with what it does on conflict.
+    """
+    known = [text for size, text in found if size < SHOWN_CHARACTERS or "on conflict" in text.lower()]
+    return sorted(known, key=lambda text: "on conflict" in text.lower())
 
 
 def mebibytes(text: str) -> int:
