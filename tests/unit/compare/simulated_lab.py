@@ -31,6 +31,7 @@ class Model:
     away_s: float = 6.0
     cpu_us_per_row: float = 50.0
     start_s: float = 3.0
+    idle_cores: float = 0.0
 
 
 @dataclass
@@ -160,7 +161,8 @@ class SimulatedLab:
             commits = np.sort(np.array(self.commits[engine], np.int64))
             for at in range(begin, self.now + 1_000_001, 1_000_000):
                 rows = int(np.searchsorted(commits, at, side="right"))
-                cpu = round(rows * self.models[engine].cpu_us_per_row)
+                model = self.models[engine]
+                cpu = round(rows * model.cpu_us_per_row + (at - begin) * model.idle_cores)
                 found.append(Usage(at, f"{engine}-1", UNITS[engine], "cgroup2", cpu, 2**28, 2**29, 0, rows * 100))
 
     def components(self, engine: str) -> Mapping[str, str]:

@@ -174,6 +174,7 @@ def test_cost_is_between_the_samples_around() -> None:
     assert found["write_bytes"] == 500
     assert found["read_bytes"] is None
     assert found["peak_bytes"] == 20
+    assert found["seconds"] == 5
 
 
 def test_counter_that_begins_anew_is_not_lost() -> None:

@@ -56,6 +56,14 @@ def test_known_latency_is_measured() -> None:
     assert figure(output, "cpu_s_per_million flink", point="1000/s") == pytest.approx(50, rel=0.02)
 
 
+def test_idle_cost_is_told_apart() -> None:
+    lab = SimulatedLab(models={"flink": Model(idle_cores=0.25, cpu_us_per_row=0)})
+    output = run(lab, plan_of(grid(100)))
+    assert figure(output, "idle_cores flink") == pytest.approx(0.25, rel=0.05)
+    # 10 s of it, and 1,000 events: it is a part of what a million cost.
+    assert figure(output, "cpu_s_per_million flink") == pytest.approx(2500, rel=0.2)
+
+
 def test_both_engines_together() -> None:
     output = run(SimulatedLab(), plan_of(grid(100), engines=("spark", "flink")))
     assert output.result["verdict"] == "valid"

@@ -264,7 +264,8 @@ def sections(found: Summary) -> list[dict[str, Any]]:
         })]},
         {"id": "cost", "charts": [("", cost_chart(found, styles))], "tables": [figure_table(found, ["resources"], {
             "cpu_s_per_million ENGINE": "engine, CPU-s", "cpu_s_per_million postgres": "PostgreSQL, CPU-s",
-            "cpu_s_per_million kafka": "Kafka, CPU-s", "peak_mib ENGINE": "engine's peak, MiB",
+            "cpu_s_per_million kafka": "Kafka, CPU-s",
+            "idle_cores ENGINE": "engine idle, cores", "peak_mib ENGINE": "engine's peak, MiB",
             "read_mib_per_million ENGINE": "engine reads, MiB", "write_mib_per_million ENGINE": "engine writes, MiB",
             "write_mib_per_million postgres": "PostgreSQL writes, MiB",
         })]},

@@ -144,6 +144,8 @@ class _Run:
         self.facts: dict[str, EngineFacts] = {}
         self.samples: list[Usage] = []
         self.idle: tuple[int, int] | None = None
+        # Engine => component => cores that it takes without any load.
+        self.idle_cores: dict[str, dict[str, float]] = {}
 
     # The course of a run
 
@@ -419,6 +421,9 @@ class _Run:
     def _read_engine(self, engine: str, rows: Rows, found: EngineAccount, output: RunOutput) -> dict[str, Any]:
         windows: dict[str, Any] = {}
         components = self.lab.components(engine)
+        if self.idle:
+            spent = cost(self.samples, components, *self.idle)
+            self.idle_cores[engine] = {name: part["cpu_s"] / part["seconds"] for name, part in spent.items()}
         for window in self.windows:
             part = rows.between(window.first, window.end)
             of_seconds, latencies = self._window_series(window, part)
@@ -431,20 +436,16 @@ class _Run:
                 "start_us": window.sent.start_us, "last_commit_us": last_us, "fault_us": window.fault_us,
             }  # fmt: skip
             self._window_figures(engine, window, part, of_seconds, latencies, spent, windows[window.name])
-        if self.idle:
-            idle = cost(self.samples, components, *self.idle)
-            seconds = (self.idle[1] - self.idle[0]) / 1e6
-            windows["idle"] = {name: {"cpu_share": spent["cpu_s"] / seconds} for name, spent in idle.items()}
-        return {"windows": windows, "account": found.to_json(), "ceiling_rows_per_s": self.ceilings.get(engine)}
+        return {
+            "windows": windows, "account": found.to_json(), "ceiling_rows_per_s": self.ceilings.get(engine),
+            "idle_cores": self.idle_cores.get(engine, {}),
+        }  # fmt: skip
 
     def _window_figures(
         self, engine: str, window: Window, rows: Rows, of_seconds: Series, latencies: Latencies,
         spent: dict[str, Any], words: dict[str, Any],
     ) -> None:  # fmt: skip
-        found: dict[str, float | None] = {}
-        if window.measured:
-            found |= {name: value for name, value in latencies.summary().items() if name.endswith("_ms")}
-            found["negative"] = latencies.negative
+        found = _latency_figures(latencies) if window.measured else {}
         match window.kind:
             case "burst":
                 found["lag_highest"] = int(of_seconds.lag.max(initial=0))
@@ -459,6 +460,8 @@ class _Run:
                 words["candles"] = self._candles(engine)
         if window.kind != "search" and len(rows):
             found |= _cost_figures(spent, len(rows) / 1e6)
+        if window.kind == "grid":
+            found |= {f"idle_cores {name}": value for name, value in self.idle_cores.get(engine, {}).items()}
         for metric, value in found.items():
             if value is not None:
                 self._figure(window.experiment, engine, window.point, metric, float(value))
@@ -530,6 +533,11 @@ class _Run:
 
 class _UnsettledError(Exception):
     pass
+
+
+def _latency_figures(latencies: Latencies) -> dict[str, float | None]:
+    found = {name: value for name, value in latencies.summary().items() if name.endswith("_ms")}
+    return {**found, "negative": latencies.negative}
 
 
 def _drain_figures(window: Window, rows: Rows) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ from compare.lab import Usage
 
 
 def cost(samples: Iterable[Usage], components: Mapping[str, str], first_us: int, end_us: int) -> dict[str, Any]:
-    """Return for each component CPU seconds, bytes and peak memory between two times (epoch us).
+    """Return for each component CPU seconds, bytes and peak memory between two times (epoch us), and their seconds.
 
     Counters are taken at the last sample before and the first after: a second more on each side at most. A counter that
     begins anew (a unit that was started again) counts from zero. A component without two samples is left out. Peaks of
@@ -30,7 +30,7 @@ def cost(samples: Iterable[Usage], components: Mapping[str, str], first_us: int,
             continue
         total = found.setdefault(
             components[unit],
-            {"cpu_s": 0.0, "read_bytes": None, "write_bytes": None, "peak_bytes": 0, "sources": set()},
+            {"cpu_s": 0.0, "read_bytes": None, "write_bytes": None, "peak_bytes": 0, "sources": set(), "seconds": 0.0},
         )
         total["cpu_s"] += _growth([sample.cpu_us for sample in part]) / 1e6
         for name in ("read_bytes", "write_bytes"):
@@ -38,6 +38,7 @@ def cost(samples: Iterable[Usage], components: Mapping[str, str], first_us: int,
             if len(values) > 1:
                 total[name] = (total[name] or 0) + _growth(values)
         total["peak_bytes"] += max(max(sample.peak_bytes, sample.memory_bytes) for sample in part)
+        total["seconds"] = max(total["seconds"], (part[-1].at_us - part[0].at_us) / 1e6)
         total["sources"].add(part[0].source)
     return {name: {**total, "sources": sorted(total["sources"])} for name, total in found.items()}
 
