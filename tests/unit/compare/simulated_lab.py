@@ -43,6 +43,7 @@ class SimulatedLab:
     stall_us: int = 0
     memory_mib: dict[str, int] = field(default_factory=dict)
     clock_apart_us: int = 0
+    clock_unsure_us: int = 50
     early_us: int = 0
     wrong_candle: bool = False
     topic_double: int = 0
@@ -109,7 +110,10 @@ class SimulatedLab:
         self.calls.append("restore")
 
     def clock_offsets(self) -> Mapping[str, Offset]:
-        return {"producer-1": Offset(self.clock_apart_us, 50), "postgres-1": Offset(0, 50)}
+        return {
+            "producer-1": Offset(self.clock_apart_us, self.clock_unsure_us),
+            "postgres-1": Offset(0, self.clock_unsure_us),
+        }
 
     def clock_nodes(self) -> tuple[str, str]:
         return "producer-1", "postgres-1"

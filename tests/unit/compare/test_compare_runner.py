@@ -121,6 +121,12 @@ def test_clocks_apart_make_the_run_invalid() -> None:
     assert output.result["invalid"] == ["the clocks of producer-1 and postgres-1 are 1.50 ms apart"]
 
 
+def test_clocks_that_are_not_known_well_are_noted() -> None:
+    output = run(SimulatedLab(clock_apart_us=1500, clock_unsure_us=800), plan_of(grid(100)))
+    assert output.result["verdict"] == "valid"
+    assert output.result["notes"][0] == "the clocks of producer-1 and postgres-1 are known to 1.6 ms only"
+
+
 def test_negative_latencies_are_counted() -> None:
     output = run(SimulatedLab(early_us=10_000), plan_of(grid(100)))
     assert figure(output, "negative") == 800

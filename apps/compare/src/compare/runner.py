@@ -203,9 +203,13 @@ class _Run:
         one, other = self.lab.clock_nodes()
         for offsets in taken:
             apart_us = abs(offsets[one].offset_us - offsets[other].offset_us)
-            if apart_us > self.plan.clock_offset_ms * 1000:
+            unsure_us = offsets[one].uncertainty_us + offsets[other].uncertainty_us
+            allowed_us = self.plan.clock_offset_ms * 1000
+            if apart_us - unsure_us > allowed_us:
                 self.invalid.append(f"the clocks of {one} and {other} are {apart_us / 1000:.2f} ms apart")
                 return
+            if unsure_us > allowed_us:
+                self.notes.append(f"the clocks of {one} and {other} are known to {unsure_us / 1000:.1f} ms only")
 
     def _step(self, step: Step) -> None:
         match step.kind:
