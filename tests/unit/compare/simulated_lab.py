@@ -49,6 +49,7 @@ class SimulatedLab:
     topic_double: int = 0
     unhealthy: list[str] = field(default_factory=list)
     fail_on: str = ""
+    gone_after_load: bool = False
     interrupt_on: str = ""
 
     def __post_init__(self) -> None:
@@ -76,6 +77,8 @@ class SimulatedLab:
         return list(self.unhealthy)
 
     def facts(self, engine: str) -> EngineFacts:
+        if self.gone_after_load and self.produced:
+            raise LabError(f"{engine}: no job runs")
         more: dict[str, Any] = {}
         if engine in self.memory_mib and self.plan is not None:
             more = {"task_memory_mib": self.memory_mib[engine]}

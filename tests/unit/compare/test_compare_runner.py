@@ -242,6 +242,13 @@ def test_an_engine_that_does_not_come_back_is_said_and_red() -> None:
     assert any("had not recovered" in text for text in output.result["notes"])
 
 
+def test_an_engine_that_is_gone_after_the_load_is_still_accounted_for() -> None:
+    output = run(SimulatedLab(gone_after_load=True, lose=[1]), plan_of(grid(100)))
+    assert output.result["verdict"] == "red"
+    assert output.result["invalid"] == ["after the load: flink: no job runs"]
+    assert output.accounts["flink"]["lost"] == 1
+
+
 def test_candles_are_compared_with_what_was_sent() -> None:
     load = Steady(rate_per_s=50, duration_s=20)
     step = Step(experiment="candles", kind="candles", loads=[load], warmup_s=2, event_time_speed=30)

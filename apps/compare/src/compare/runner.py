@@ -169,8 +169,12 @@ class _Run:
             # The sample after the last commit.
             lab.sleep(2.0)
         self.samples = samples
-        # Once more: now the engines have written, and what they say to PostgreSQL is known.
-        self._look_at_engines()
+        # Once more: now the engines have written, and what they say to PostgreSQL is known. An engine that is gone by now
+        # is a finding, and its account is still to be made.
+        try:
+            self._look_at_engines()
+        except LabError as error:
+            self.invalid.append(f"after the load: {error}")
         offsets.append(lab.clock_offsets())
         self._check_clocks(offsets)
         output = self._read()
