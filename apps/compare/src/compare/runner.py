@@ -169,7 +169,7 @@ class _Run:
             # The sample after the last commit.
             lab.sleep(2.0)
         self.samples = samples
-        # Once more: now the engines have written, and what they say to PostgreSQL is known. An engine that is gone by now
+        # Once more: now the engines have written, and what they say to PostgreSQL is known. One that is gone by now
         # is a finding, and its account is still to be made.
         try:
             self._look_at_engines()
