@@ -1,6 +1,6 @@
 """Run the integration tests, each suite as a process of its own.
 
-    tests/integration/run.py [flink|spark|producer|compare|roles|services ...] [--all] [--jobs 2] [-- arguments of pytest]
+    tests/integration/run.py [flink|spark|producer|compare|roles|services ...] [--all] [--jobs 2] [-- ...]
 
 A process each, because the suites import what the nodes get, and Spark's py4j is not Flink's. That comes from the
 trees that `make artifacts` leaves in the cache; the apps themselves come from this repository's sources.
