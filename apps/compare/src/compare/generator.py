@@ -94,15 +94,17 @@ class Values:
 class Outcome:
     """What was sent, by index within the load."""
 
-    def __init__(self) -> None:
+    def __init__(self, warmup_s: float = 0) -> None:
         self.sent = 0
         self.failed: list[int] = []
         self.delays: dict[int, int] = {}
+        self.warmup_delays: dict[int, int] = {}
+        self._warmup_us = round(warmup_s * 1e6)
 
     def late(self, offsets_us: list[int], elapsed_us: int) -> None:
         """Count how late events were that are handed over at `elapsed_us`."""
-        delays = self.delays
         for offset_us in offsets_us:
+            delays = self.warmup_delays if offset_us < self._warmup_us else self.delays
             step = (elapsed_us - offset_us) // DELAY_STEP_US
             delays[step] = delays.get(step, 0) + 1
 
@@ -179,7 +181,7 @@ def send(
 ) -> dict[str, Any]:
     """Send the whole load; returns the account. `progress` is called once a second."""
     schedule = Schedule(spec.load.pieces())
-    outcome = Outcome()
+    outcome = Outcome(spec.warmup_s)
     start_ns = time.monotonic_ns() + round(spec.lead_s * 1e9)
     start_us = time.time_ns() // 1000 + round(spec.lead_s * 1e6)
     progress({"started": True, "start_us": start_us, "count": schedule.count})
@@ -215,6 +217,7 @@ def send(
         "start_us": start_us, "sent": outcome.sent, "handed_over_us": handed_over_us,
         "acknowledged": outcome.sent - len(failed) - unanswered, "unanswered": unanswered, "failed": ranges(failed),
         "delay_step_us": DELAY_STEP_US, "delays": sorted(outcome.delays.items()),
+        "warmup_delays": sorted(outcome.warmup_delays.items()),
         "cpu_s": time.process_time() - cpu_s,
     }  # fmt: skip
 

@@ -41,11 +41,12 @@ class GeneratorAccount(BaseModel):
     failed: list[tuple[int, int]]
     delay_step_us: int
     delays: list[tuple[int, int]]
+    warmup_delays: list[tuple[int, int]] = []
     cpu_s: float
     nice: int = 0
 
     def delay(self) -> Latencies:
-        """Return the generator's own delay: handing over - intended time."""
+        """Return the generator's own delay, handing over - intended time, of the events after the warm-up."""
         made = Latencies()
         made.record_counts((step * self.delay_step_us, count) for step, count in self.delays)
         return made

@@ -178,6 +178,8 @@ class GeneratorSpec(BaseModel):
     # Every how-manieth event is no event (its price is a string); 0: none.
     malformed_every: Annotated[int, Field(ge=0)] = 0
     linger_ms: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    # Events of the first so many seconds warm up; how late they were is counted apart.
+    warmup_s: Annotated[float, Field(ge=0)] = 0
     # Time from the start of the program to the first event: connections are made meanwhile.
     lead_s: Annotated[float, Field(ge=0, le=60)] = 2.0
 

@@ -232,7 +232,7 @@ class _Run:
         """Send one load; returns its window."""
         spec = GeneratorSpec(
             tag=self.plan.tag, first_index=self.next_index, load=load, event_time_speed=step.event_time_speed,
-            malformed_every=self.plan.malformed_every,
+            malformed_every=self.plan.malformed_every, warmup_s=step.warmup_s,
             # A flood is to be there soon; nobody waits for its events.
             linger_ms=20 if step.kind == "drain" else 1,
         )  # fmt: skip
