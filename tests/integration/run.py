@@ -1,6 +1,6 @@
 """Run the integration tests, each suite as a process of its own.
 
-    tests/integration/run.py [flink|spark|producer|compare|roles|services ...] [--all] [--jobs 2] [-- ...]
+    tests/integration/run.py [flink|spark|producer|compare|roles|services ...] [--all] [--jobs 3] [-- ...]
 
 A process each, because the suites import what the nodes get, and Spark's py4j is not Flink's. That comes from the
 trees that `make artifacts` leaves in the cache; the apps themselves come from this repository's sources.
@@ -34,9 +34,9 @@ POLL_S = 0.2
 
 # Longest first. suite -> (the apps whose sources are tested, the trees with what these apps import)
 SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "producer": (("producer", "coinbase_replay"), ("producer", "coinbase_replay")),
     "flink": (("flink",), ("flink_job",)),
     "spark": (("spark",), ("spark_job", "spark")),
-    "producer": (("producer", "coinbase_replay"), ("producer", "coinbase_replay")),
     # With the controller's libraries, which are not on nodes.
     "compare": (("compare",), ()),
     "roles": ((), ()),
@@ -149,7 +149,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", metavar="suite", help=f"{', '.join(SUITES)} (default: all)")
     parser.add_argument("--all", action="store_true", help="also the tests marked slow")
-    parser.add_argument("--jobs", type=int, default=2, help="how many suites at a time (2)")
+    parser.add_argument(
+        "--jobs", type=int, default=3, help="how many suites at a time (3; the producer's mostly waits)"
+    )
     arguments = parser.parse_args(sys.argv[1:split])
     if unknown := set(arguments.suites) - SUITES.keys():
         parser.error(f"no such suite: {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")

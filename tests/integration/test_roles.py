@@ -62,7 +62,7 @@ class Node:
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False,
         }}}}))  # fmt: skip
         return subprocess.run(
-            ["ansible-playbook", "-i", str(self.folder / "inventory.yml"), str(self.folder / "play.yml")],
+            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.folder / "inventory.yml"), str(self.folder / "play.yml")],
             cwd=REPOSITORY, capture_output=True, text=True, check=False,
             env={**os.environ, "ANSIBLE_STRATEGY": "linear", "ANSIBLE_NOCOLOR": "1"},
         )  # fmt: skip
