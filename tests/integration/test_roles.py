@@ -61,8 +61,9 @@ class Node:
         self.write("inventory.yml", json.dumps({"all": {"hosts": {"kafka-1": {
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False,
         }}}}))  # fmt: skip
+        program = Path(sys.executable).with_name("ansible-playbook")
         return subprocess.run(
-            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.folder / "inventory.yml"), str(self.folder / "play.yml")],
+            [str(program), "-i", str(self.folder / "inventory.yml"), str(self.folder / "play.yml")],
             cwd=REPOSITORY, capture_output=True, text=True, check=False,
             env={**os.environ, "ANSIBLE_STRATEGY": "linear", "ANSIBLE_NOCOLOR": "1"},
         )  # fmt: skip
