@@ -181,10 +181,8 @@ def main() -> int:
     began = time.monotonic()
     for name in options.parts or PARTS:
         if name == "vm" and not options.parts and not options.all and time.monotonic() - began > VM_LATEST_START_S:
-            print(
-                f"\nleft out: vm, since the parts before it took more than {VM_LATEST_START_S} s, and an emulated CPU would"
-            )
-            print("take too long on this machine; `python tests/run.py vm` runs it alone", flush=True)
+            print(f"\nleft out: vm, since the parts before it took more than {VM_LATEST_START_S} s, and an emulated")
+            print("CPU would take too long on this machine; `python tests/run.py vm` runs it alone", flush=True)
             continue
         ({**PARTS, **ALL} if options.all else PARTS)[name]()
     print("\nPart                      seconds")
