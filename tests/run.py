@@ -65,9 +65,9 @@ def print_slowest_tasks() -> None:
         print("\nSlowest Ansible tasks:\n" + "\n".join(f"  {line}" for line in profile[:SLOWEST_TASKS]), flush=True)
 
 
-def kept(name: str) -> bool:
-    """Return whether a lab is to be left standing: something has failed, and --keep-failed asks to look at it."""
-    if not keep_failed or all(good for _, _, good in outcomes):
+def kept(name: str, before: int) -> bool:
+    """Return whether a lab is to be left standing: it failed after `before` outcomes, under --keep-failed."""
+    if not keep_failed or all(good for _, _, good in outcomes[before:]):
         return False
     print(f"\nthe lab '{name}' is left as it is: `make down LAB={name}` removes it", flush=True)
     return True
@@ -75,6 +75,7 @@ def kept(name: str) -> bool:
 
 def lab_part(*, everything: bool = False) -> None:
     """Bring a lab up, run it a second time, test it, take it down."""
+    before = len(outcomes)
     lab = [PYTHON, "tools/lab", "--target", "lxd", "--lab", LAB]
     if OURS.with_name("ssh_config").exists() and not OURS.exists():
         print(f"a lab named '{LAB}' is running that was not made by `make test`: TEST_LAB=name chooses another name")
@@ -91,7 +92,7 @@ def lab_part(*, everything: bool = False) -> None:
             run("lab tests", [PYTEST, "-q", "-W", "ignore", "tests/lab", f"--lab={LAB}", "--durations=8", *chosen])
             run("audit", [*lab, "audit"])
     finally:
-        if not kept(LAB):
+        if not kept(LAB, before):
             run("lab down", [*lab, "down"])
 
 
@@ -120,7 +121,7 @@ def machine_part(*, everything: bool = False) -> None:
 
     Emulated, also where KVM works: so that it is the same everywhere.
     """
-    name = f"{LAB}-vm"
+    name, before = f"{LAB}-vm", len(outcomes)
     trusted = certificates(REPOSITORY / ".lab" / name / "certificates")
     kind = {"IMAGE": "built", "VIRTUALIZATION": "qemu", "TF_VAR_extra_ca_dir": str(trusted)}
     lab = [PYTHON, "tools/lab", "--target", "libvirt", "--lab", name]
@@ -141,7 +142,7 @@ def machine_part(*, everything: bool = False) -> None:
             run("VM: role", [str(REPOSITORY / ".venv/bin/ansible-playbook"), "tests/fixtures/base.yml"], **environment)
             run("VM: tests", [PYTEST, "-q", "-W", "ignore", "tests/lab/test_lab_machines.py", f"--lab={name}"], **kind)
     finally:
-        if not kept(name):
+        if not kept(name, before):
             run("VM: down", [*lab, "down"])
             run("VM: nothing is left", [PYTHON, "tests/fixtures/nothing_left.py", name])
 
