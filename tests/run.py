@@ -4,9 +4,12 @@
 With --all (`make test-all`) also what takes long: every molecule scenario, instead of each role's `default` and the
 changed roles' others (`tests/molecule.py --help`), and the slow integration tests.
 
-The lab has its own name (TEST_LAB, by default `test`), so that a user's lab is not touched; one of that name that was
-not made here stops the run. It is removed also after a failure or an interruption. Its input is a recording where one
-is found (TAPE_FILE, or ../shared/data beside the project), the replay's generated tape elsewhere.
+The lab has its own name (TEST_LAB, by default `test-` and four digits drawn once for each clone, so that what a killed
+run of another clone left cannot be in its way); a user's lab of that name stops the run. It is removed also after a
+failure or an interruption. Its input is a recording where one is found (TAPE_FILE, or ../shared/data beside the
+project), the replay's generated tape elsewhere.
+
+Where the output goes to a file, the last lines of each part that failed are printed once more at the end.
 """
 
 from __future__ import annotations
@@ -14,33 +17,71 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LAB = os.environ.get("TEST_LAB") or "test"
-OURS = REPOSITORY / ".lab" / LAB / "made-by-make-test"
 PYTEST = str(REPOSITORY / ".venv" / "bin" / "pytest")
 PYTHON = str(REPOSITORY / ".venv" / "bin" / "python")
 SLOWEST_TASKS = 12
 # `make test` is to end within 90 minutes; the virtual machine takes 7 on quiet cores, a multiple of that on busy ones.
 VM_LATEST_START_S = 3900
 
+LAST_LINES = 15
+# How long the last words of a part that has ended are waited for.
+READER_S = 5
+
 outcomes: list[tuple[str, float, bool]] = []
+last_lines: dict[str, deque[str]] = {}
 keep_failed = False
+
+
+def lab_name(folder: Path) -> str:
+    """Return the name of this clone's test lab, which the folder keeps."""
+    if os.environ.get("TEST_LAB"):
+        return os.environ["TEST_LAB"]
+    drawn = folder / "test-lab"
+    if not drawn.is_file():
+        folder.mkdir(exist_ok=True)
+        drawn.write_text(f"test-{secrets.randbelow(10**4):04}\n")
+    return drawn.read_text().strip()
+
+
+LAB = lab_name(REPOSITORY / ".lab")
+OURS = REPOSITORY / ".lab" / LAB / "made-by-make-test"
+
+
+def show(name: str, process: subprocess.Popen[str]) -> None:
+    """Print what a part prints, unless the screen is its own already, and keep the end of it."""
+    last_lines[name] = deque(maxlen=LAST_LINES)
+    for line in process.stdout or ():
+        print(line, end="", flush=True)
+        last_lines[name].append(line)
 
 
 def run(name: str, command: list[str], **environment: str) -> bool:
     """Run one part, its output on the screen; remember how it went."""
     print(f"\n=== {name}: {' '.join(command)}", flush=True)
     began = time.monotonic()
-    process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **environment})
+    # A terminal is handed on, for its colours and its living lines.
+    piped = None if sys.stdout.isatty() else subprocess.PIPE
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env={**os.environ, **environment}, text=True, errors="replace",
+        stdout=piped, stderr=None if piped is None else subprocess.STDOUT,
+    )  # fmt: skip
+    # Not to its end of file, which a daemon that the part has started could hold open.
+    reader = threading.Thread(target=show, args=(name, process), daemon=True)
+    reader.start()
     try:
         code = process.wait()
+        reader.join(READER_S)
     except KeyboardInterrupt:
         # It got the Ctrl-C too: let it put things in order before the lab is taken down.
         process.wait()
@@ -191,6 +232,10 @@ def main() -> int:
         print(f"  {name:<22} {seconds:>8.0f}  {'ok' if good else 'FAILED'}")
     passed = sum(1 for outcome in outcomes if outcome[2])
     print(f"parts: {passed} passed, {len(outcomes) - passed} failed", flush=True)
+    for name, _, good in outcomes:
+        if not good and last_lines.get(name):
+            said = "".join(f"  {line}" for line in last_lines[name])
+            print(f"\nThe last lines of '{name}':\n{said}", end="", flush=True)
     return 0 if passed == len(outcomes) else 1
 
 

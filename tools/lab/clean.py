@@ -19,6 +19,8 @@ def down(context: Context) -> None:
         print(f"  nothing to do: no {context.target} lab was ever made here")
         return
     with context.locked():
+        # Its daemon may be down since the machine was started anew.
+        targets.of(context).install()
         context.step(
             f"remove the nodes of '{context.lab}' (terraform destroy)",
             ["terraform", f"-chdir={context.terraform_root}", "destroy", "-auto-approve", "-input=false", "-no-color",

@@ -231,7 +231,8 @@ def _system_state(client: Client, name: str) -> str:
 def node_down(client: Client, spec: Spec) -> None:
     """Remove a node."""
     if is_ours(client.get(f"/1.0/instances/{spec['instance']}"), spec):
-        client.run("delete", "--force", spec["instance"])
+        # LXD may be starting it at this moment, after the machine was started anew.
+        _retry(lambda: _delete_if_there(client, spec["instance"]))
 
 
 def limits_up(client: Client, spec: Spec) -> None:

@@ -252,6 +252,12 @@ def test_storage_down_waits_until_the_volume_is_let_go(
     assert ready.state["storage-pools"] == {}
 
 
+def test_node_down_waits_until_the_node_has_started(verb: Callable[[str, Spec], None], spec: Spec, ready: Any) -> None:
+    ready.update({"faults": {"delete --force one-kafka-1": 3}})
+    verb("node-down", spec)
+    assert ready.state["instances"] == {}
+
+
 def test_storage_down_gives_up_with_the_clients_words(
     lxd: ModuleType, verb: Callable[[str, Spec], None], spec: Spec, ready: Any
 ) -> None:

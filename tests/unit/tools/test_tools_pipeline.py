@@ -14,6 +14,7 @@ import clean
 import pipeline
 import pytest
 import screen
+import targets
 from context import Context, LabError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -213,6 +214,15 @@ def test_down_without_a_lab_does_nothing(lab: Context, capsys: pytest.CaptureFix
     clean.down(lab)
     assert "nothing to do" in capsys.readouterr().out
     assert not lab.lab_dir.exists()
+
+
+def test_down_starts_what_makes_the_nodes_first(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    (lab.terraform_root / ".terraform").mkdir(parents=True)
+    monkeypatch.setattr(targets.of(lab).__class__, "install", lambda _: done.append("install"))
+    monkeypatch.setattr(Context, "step", lambda *_, **kind: done.append(kind["log"]))
+    clean.down(lab)
+    assert done == ["install", "terraform-destroy"]
 
 
 # The command line
