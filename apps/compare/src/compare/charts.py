@@ -30,6 +30,8 @@ _VARIABLES = {INK: "--ink", GRID: "--grid"} | {
 }
 DASHES = ["-", "--", "-.", ":"]
 MARKERS = ["o", "s", "^", "D"]
+# Of the parts of a bar.
+SHADES = (1.0, 0.55, 0.3)
 SIZES = {"wide": (8.6, 4.4), "narrow": (4.1, 4.2)}
 
 
@@ -48,10 +50,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a chart; `parts` lie one on the other, (name, value)."""
+    """One bar of a chart; `parts` lie one after the other, (name, value). Its colour is that of its series' lines."""
 
     label: str
     engine: str
+    series: str
     parts: Sequence[tuple[str, float]]
 
 
@@ -114,22 +117,29 @@ def lines(
 def bars(name: str, found: Sequence[Bar], styles: Styles, *, x: str) -> str:
     """Return a chart of lying bars as HTML."""
 
+    parts = list(dict.fromkeys(name for bar in found for name, _ in bar.parts))
+
     def draw(axes: Axes, kind: str) -> None:
         for number, bar in enumerate(reversed(found)):
             left = 0.0
-            for part, (_, value) in enumerate(bar.parts):
+            for name, value in bar.parts:
                 axes.barh(
-                    number, value, left=left, height=0.66, color=styles.of(bar.engine, bar.label)[0],
-                    alpha=(1.0, 0.55, 0.3)[part % 3], linewidth=0,
+                    number, value, left=left, height=0.66, color=styles.of(bar.engine, bar.series)[0],
+                    alpha=SHADES[parts.index(name) % len(SHADES)], linewidth=0,
                 )  # fmt: skip
                 left += value
+        if len(parts) > 1:
+            # What the shades mean, in no engine's colour.
+            for name, shade in zip(parts, SHADES, strict=False):
+                axes.barh(0, 0, color=INK, alpha=shade, linewidth=0, label=name)
         labels = [textwrap.fill(bar.label, LABEL_WIDTH[kind]) for bar in reversed(found)]
         axes.set_yticks(range(len(found)), labels, fontsize=9)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(FuncFormatter(plain))
         axes.set_xlabel(x)
 
-    return _both(name, draw, height=max(1.6, 0.55 * len(found) + 0.9))
+    height = max(1.6, 0.55 * len(found) + 0.9)
+    return _both(name, draw, legend=len(parts) if len(parts) > 1 else 0, height=height)
 
 
 def _both(name: str, draw: Draw, *, legend: int = 0, height: float | None = None) -> str:

@@ -135,8 +135,10 @@ def throughput_chart(found: Summary, styles: Styles) -> str:
             for point in found.points(experiment, configuration, engine):
                 share = found.estimate((experiment, configuration, engine, point, "share_of_ceiling"))
                 if share is not None:
-                    label = f"{_title(found, configuration, engine)}, {point or 'sustained'}"
-                    drawn.append(Bar(label, engine, [("share", 100 * share.median)]))
+                    title = _title(found, configuration, engine)
+                    drawn.append(
+                        Bar(f"{title}, {point or 'sustained'}", engine, title, [("share", 100 * share.median)])
+                    )
     if not drawn:
         return ""
     return charts.bars("Throughput as a share of COPY", drawn, styles, x="% of COPY")
@@ -148,17 +150,18 @@ def cost_chart(found: Summary, styles: Styles) -> str:
     for configuration, engine in found.configurations("resources"):
         for point in found.points("resources", configuration, engine):
             parts = [
-                (component, one.median)
-                for component in (engine, "postgres", "kafka")
+                (name, one.median)
+                for component, name in ((engine, "engine"), ("postgres", "PostgreSQL"), ("kafka", "Kafka"))
                 if (one := found.estimate(
                     ("resources", configuration, engine, point, f"cpu_s_per_million {component}")
                 )) is not None
             ]  # fmt: skip
             if parts:
-                drawn.append(Bar(f"{_title(found, configuration, engine)}, {point}", engine, parts))
+                title = _title(found, configuration, engine)
+                drawn.append(Bar(f"{title}, {point}", engine, title, parts))
     if not drawn:
         return ""
-    return charts.bars("CPU-seconds per million events", drawn, styles, x="engine, PostgreSQL, Kafka")
+    return charts.bars("CPU-seconds per million events", drawn, styles, x="CPU-seconds per million events")
 
 
 def recovery_charts(found: Summary, styles: Styles) -> list[tuple[str, str]]:
