@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,13 @@ class SimulatedLab:
                 "partitions": self.plan.variables["contract_partitions"],
             }
         return facts(engine, **more)
+
+    def keep(self, folder: Path) -> dict[str, int]:
+        self.calls.append("keep")
+        if self.fail_on == "keep":
+            raise LabError("no room")
+        folder.mkdir(parents=True)
+        return {"crypto_prices_flink": 3}
 
     def prepare(self, run: RunPlan, *, start: bool) -> None:
         self.calls.append(f"prepare {run.id}")

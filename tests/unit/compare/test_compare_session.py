@@ -170,7 +170,8 @@ def test_session_makes_and_keeps_every_run(tmp_path: Path, declared: tuple[dict,
     assert lab.calls[-1] == "restore"
     runs = list(made.finished())
     assert [run.verdict for run in runs] == ["valid"] * 5
-    assert [line.rpartition(": ")[2] for line in said] == ["valid"] * 5 + ["giving the lab back"]
+    assert said[0].startswith("kept 3 rows")
+    assert [line.rpartition(": ")[2] for line in said[1:]] == ["valid"] * 5 + ["giving the lab back"]
     for run in runs:
         for name in ("manifest.json", "result.json", "histograms.json", "audit.json", "generator.json", "samples.csv"):
             assert (run.path / name).is_file()
@@ -225,6 +226,25 @@ def test_run_that_could_not_be_made_stays_pending(tmp_path: Path, declared: tupl
     assert session.make(made, lab, said.append, quiet) == 1  # type: ignore[arg-type]
     assert any("no route to host" in line for line in said)
     assert len(made.pending()) == 1
+
+
+def test_rows_of_before_are_kept_once(tmp_path: Path, declared: tuple[dict, dict]) -> None:
+    lab, said = SimulatedLab(fail_on="together"), []
+    made = begin(tmp_path, lab, declared)
+    session.make(made, lab, said.append, quiet)  # type: ignore[arg-type]
+    assert lab.calls[0] == "keep"
+    assert any("kept 3 rows of crypto_prices_flink" in line for line in said)
+    session.make(made, lab, said.append, quiet)  # type: ignore[arg-type]
+    assert lab.calls.count("keep") == 1
+
+
+def test_nothing_is_emptied_where_the_rows_cannot_be_kept(tmp_path: Path, declared: tuple[dict, dict]) -> None:
+    lab = SimulatedLab(fail_on="keep")
+    made = begin(tmp_path, lab, declared)
+    with pytest.raises(LabError, match="no room"):
+        session.make(made, lab, print, quiet)  # type: ignore[arg-type]
+    # Nor is the lab given back: that empties it too.
+    assert lab.calls == ["keep"]
 
 
 def test_lab_that_is_gone_ends_the_session(tmp_path: Path, declared: tuple[dict, dict]) -> None:

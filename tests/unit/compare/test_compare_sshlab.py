@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -244,6 +245,27 @@ def test_rows_that_break_off_are_no_rows(context: Context) -> None:
     nodes.program = "import sys; sys.stderr.write('psql: server closed the connection'); sys.exit(2)"
     with pytest.raises(LabError, match="server closed the connection"):
         lab.rows("spark", 9)
+
+
+def test_tables_are_kept_with_the_producer_stopped(context: Context, tmp_path: Path) -> None:
+    lab, nodes = lab_of(context, [("systemctl stop producer", ""), ("FROM rejected_messages", "0\n"), ("psql", "2\n")])
+    nodes.program = "print('event_id,price'); print('a,1'); print('b,2')"
+    assert set(lab.keep(tmp_path / "before").values()) == {2}
+    assert nodes.asked[0] == ("producer-1", "sudo systemctl stop producer ")
+    kept = sorted(path.name for path in (tmp_path / "before").iterdir())
+    assert "crypto_prices_flink.csv.gz" in kept
+    assert "rejected_messages.csv.gz" not in kept
+    with gzip.open(tmp_path / "before" / "crypto_prices_realtime.csv.gz", "rt") as found:
+        assert found.read() == "event_id,price\na,1\nb,2\n"
+
+
+def test_producer_goes_on_where_tables_cannot_be_kept(context: Context, tmp_path: Path) -> None:
+    lab, nodes = lab_of(context, [("systemctl st(op|art) producer", ""), ("psql", "2\n")])
+    nodes.program = "import sys; print('event_id'); sys.exit('psql: the server closed the connection')"
+    with pytest.raises(LabError, match=r"could not be kept: .*closed the connection"):
+        lab.keep(tmp_path / "before")
+    assert "start producer" in nodes.asked[-1][1]
+    assert not (tmp_path / "before").exists()
 
 
 GENERATOR = """

@@ -153,7 +153,8 @@ def _run(options: argparse.Namespace) -> int:
         seconds = sum(run.seconds(RUN_OVERHEAD_S) for run in plan)
         print(
             f"Lab '{options.lab}': {len(plan)} runs, about {dt.timedelta(seconds=round(seconds))}. Topic and tables "
-            f"are emptied before each.\nResults: {path}\nCtrl-C stops; `tools/compare resume` goes on.",
+            f"are emptied before each; the rows of now are kept.\nResults: {path}\n"
+            "Ctrl-C stops; `tools/compare resume` goes on.",
             flush=True,
         )
         about = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -89,6 +90,12 @@ class Lab(Protocol):
 
     def facts(self, engine: str) -> EngineFacts:
         """Return an engine's settings as they run."""
+
+    def keep(self, folder: Path) -> dict[str, int]:
+        """Stop the producer and write the tables to files in a folder; returns table => rows of those that have any.
+
+        Whole or not at all: where it fails, the producer goes on and there is no folder.
+        """
 
     def prepare(self, run: RunPlan, *, start: bool) -> None:
         """Make topic, tables and checkpoints anew, set what the run sets, stop the producer and the other engine.

@@ -15,6 +15,8 @@ from compare.store import Session
 
 # A lab that fails that many runs one after the other is no lab to go on with.
 MAX_FAILURES = 2
+# Folder of what the tables held before the first run.
+BEFORE = "before"
 Say = Callable[[str], None]
 
 
@@ -66,6 +68,10 @@ def make(
         preflight(lab, session.pending())
     baseline = {engine: EngineFacts.model_validate(found) for engine, found in session.about["baseline"].items()}
     plans = session.plans()
+    before = session.path / BEFORE
+    if not before.is_dir():
+        for table, rows in lab.keep(before).items():
+            say(f"kept {rows:,} rows of {table} in {before}")
     failed = in_a_row = 0
     try:
         for number, plan in enumerate(plans, 1):

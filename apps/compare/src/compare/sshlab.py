@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,6 +57,8 @@ MIN_FREE_MIB = 2048
 # In the topic, a table, its indexes and PostgreSQL's log, which may be one disk's.
 BYTES_PER_EVENT = 1024
 EXECUTOR_WAIT_S = 60
+# Two of Spark's batches, and more.
+KEEP_WAIT_S = 40
 # track_activity_query_size, less its end.
 SHOWN_CHARACTERS = 1023
 # What no run wants: a line in the journal for each event.
@@ -383,6 +387,40 @@ class SshLab:
         if done.returncode != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise LabError(f"benchmark.yml failed; the whole log: {log}\n{tail}")
+
+    def keep(self, folder: Path) -> dict[str, int]:
+        """Keep what the tables hold."""
+        producer, partial = self._one("producer"), folder.with_name(f"{folder.name}.partial")
+        self._nodes.run(producer, "sudo systemctl stop producer")
+        try:
+            deadline_s = time.monotonic() + KEEP_WAIT_S
+            # What was sent last is on its way; unequal for good where an engine was reset.
+            while len({self.row_count(engine) for engine in ENGINES}) > 1 and time.monotonic() < deadline_s:
+                time.sleep(1)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            tables = [*(table for names in ENGINES.values() for table in names), "rejected_messages"]
+            counts = {table: self._keep_table(table, partial / f"{table}.csv.gz") for table in tables}
+            partial.rename(folder)
+        except BaseException:
+            self._nodes.run(producer, "sudo systemctl start producer")
+            raise
+        return {table: count for table, count in counts.items() if count}
+
+    def _keep_table(self, table: str, path: Path) -> int:
+        rows = int(self._sql(f"SELECT count(*) FROM {table};", timeout_s=300)[0][0])  # noqa: S608
+        if rows:
+            statement = f"COPY {table} TO STDOUT (FORMAT csv, HEADER)"
+            node = self._one("postgres")
+            process = self._nodes.start(node, f"psql -X -q -U postgres -d crypto_db -c {shlex.quote(statement)}")
+            stdin, stdout = _pipes(process)
+            stdin.close()
+            with gzip.open(path, "wb") as kept:
+                shutil.copyfileobj(stdout, kept)
+            words = _end(process)
+            if process.returncode != 0:
+                raise LabError(f"{node}: {table} could not be kept: {words}")
+        return rows
 
     def prepare(self, run: RunPlan, *, start: bool) -> None:
         """Make topic, tables and checkpoints anew, and start what the run needs."""
