@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
-from compare import sshlab
+from compare import running, sshlab
 from compare.experiments import RunPlan
 from compare.faults import FAULTS
 from compare.identity import event_id
 from compare.lab import LabError, Offset
 from compare.load import GeneratorSpec, Steady
-from compare.sshlab import COMMON_VARIABLES, Context, SshLab, index_in, mebibytes, offset
+from compare.running import mebibytes
+from compare.sshlab import COMMON_VARIABLES, Context, SshLab, index_in, offset
 from test_compare_figures import T0, wire
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -161,8 +162,8 @@ def test_statement_that_is_shown_in_part_is_not_judged() -> None:
     cut = "INSERT INTO x VALUES " + "($1), " * 170
     whole = "INSERT INTO x VALUES ($1) ON CONFLICT DO NOTHING"
     bare = "INSERT INTO x VALUES ($1)"
-    assert sshlab.whole_statements([(1023, cut)]) == []
-    assert sshlab.whole_statements([(1023, cut), (len(whole), whole), (len(bare), bare)]) == [bare, whole]
+    assert running.whole_statements([(1023, cut)]) == []
+    assert running.whole_statements([(1023, cut), (len(whole), whole), (len(bare), bare)]) == [bare, whole]
 
 
 def test_configuration_that_was_not_read_is_no_fact(context: Context) -> None:
@@ -402,7 +403,7 @@ def test_a_killed_task_manager_is_not_counted_beside_its_successor() -> None:
         {"id": "old", "path": "pekko.tcp://flink@tm-1:2/x", "timeSinceLastHeartbeat": 100},
         {"id": "two", "path": "pekko.tcp://flink@tm-2:1/x", "timeSinceLastHeartbeat": 50},
     ]
-    assert sorted(entry["id"] for entry in sshlab.living(found)) == ["new", "two"]
+    assert sorted(entry["id"] for entry in running.living(found)) == ["new", "two"]
 
 
 def test_a_size_without_a_unit_is_refused() -> None:
