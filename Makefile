@@ -10,7 +10,7 @@ LAB_TOOL := python3 tools/lab
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab image artifacts status ssh psql topics audit reset down clean check format test test-all \
+.PHONY: help setup lab image artifacts status ssh psql topics audit ui ui-stop reset down clean check format test test-all \
         bench report test-vm test-unit test-integration test-terraform test-lab molecule checksums lock docs require-python
 
 help: ## This list
@@ -41,6 +41,12 @@ topics: ## Topics, partitions and newest offsets
 
 audit: ## Producer's count = topic's count = rows of both tables, event by event
 	@$(LAB_TOOL) audit
+
+ui: ## The lab's web pages on localhost, through SSH
+	@$(LAB_TOOL) ui
+
+ui-stop: ## Close what `make ui` has opened
+	@$(LAB_TOOL) ui-stop
 
 # Both keep the lab's name and target from the environment.
 bench: ## Compare Spark and Flink on the running lab: make bench, or the short form: make bench QUICK=1

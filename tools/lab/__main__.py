@@ -20,6 +20,7 @@ import pipeline
 import reset
 import screen
 import targets
+import ui
 from context import Context, LabError
 
 # GNU tar writes to the file that $TAPE names: a variable of that name must never reach a program that calls tar.
@@ -76,6 +77,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     psql = commands.add_parser("psql", help="a psql session in crypto_db, or one query")
     psql.add_argument("query", nargs="?", default=os.environ.get("Q", ""), help="SQL to run instead of a session")
     commands.add_parser("topics", help="describe the topics and the newest offsets")
+    commands.add_parser("ui", help="the lab's web pages on this machine's ports, through SSH")
+    commands.add_parser("ui-stop", help="close what `ui` has opened")
     commands.add_parser("audit", help="compare producer, topic and both tables, event by event")
     again = commands.add_parser("reset", help="begin an engine, the topic, or the whole pipeline anew")
     again.add_argument("--service", default=os.environ.get("SERVICE") or None, help=", ".join(reset.SERVICES))
@@ -114,6 +117,10 @@ def main() -> int:  # noqa: C901 - one case for each command
                 screen.psql(context, options.query)
             case "topics":
                 screen.topics(context)
+            case "ui":
+                ui.up(context, screen.inventory(context))
+            case "ui-stop":
+                ui.stop(context)
             case "audit":
                 return screen.audit(context)
             case "reset":

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ui
 from context import Context, LabError
 
 # group => the systemd units by which its nodes are judged
@@ -27,11 +28,6 @@ UNITS = {
 OPTIONAL_UNITS = {"coinbase-replay"}
 SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
 ENGINES = {"Spark": "crypto_prices_realtime", "Flink": "crypto_prices_flink"}
-PAGES = [
-    ("Spark master", "spark_master", 8080),
-    ("Spark application", "submitter", 4040),
-    ("Flink", "flink_jobmanager", 8081),
-]
 
 
 def inventory(context: Context) -> dict[str, Any]:
@@ -154,10 +150,9 @@ def status(context: Context, ages: dict[str, float | None] | None = None) -> int
             healthy = False
             print(f"  BAD  {engine}: " + ("no rows" if age is None else f"newest row is {age:.0f} s old"))
     print(f"\n  Producer: {sent.result()}")
-    print("\nWeb pages (inside the lab's network; from elsewhere through SSH, see README):")
-    for name, group, port in PAGES:
-        node = nodes[group]["hosts"][0]
-        print(f"  {name:<18} http://{nodes['_meta']['hostvars'][node]['ansible_host']}:{port}")
+    print(f"\nWeb pages (`make ui{_suffix(context)}` brings them to localhost):")
+    for page in ui.pages(nodes):
+        print(f"  {page.name:<18} http://{page.address}:{page.port}")
     suffix = _suffix(context)
     print(
         "\nNext:\n"

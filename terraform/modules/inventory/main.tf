@@ -8,4 +8,10 @@ locals {
     "-o ProxyCommand=\"ssh -i ${var.ssh.private_key_file} -o UserKnownHostsFile=${local.hosts.bastion}",
     "${local.common} -W %h:%p ${var.bastion.user}@${var.bastion.address}\"",
   ])
+
+  # node => the ports of its web pages
+  pages = yamldecode(file("${path.module}/pages.yaml"))
+  ports = {
+    for name, node in var.nodes : name => sort([for page in local.pages : tostring(page.port) if contains(node.groups, page.group)])
+  }
 }

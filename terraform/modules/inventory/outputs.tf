@@ -32,7 +32,7 @@ output "ansible_inventory" {
 }
 
 output "ssh_config" {
-  description = "OpenSSH client configuration for all nodes: ssh -F .lab/<lab_name>/ssh_config <node>."
+  description = "OpenSSH client configuration for all nodes: ssh -F .lab/<lab_name>/ssh_config <node>; `-N ui-<node>` brings its web pages to the same ports of localhost."
   value = join("\n", concat(
     ["# Made by Terraform for the lab '${var.lab_name}': ssh -F ${var.lab_dir}/ssh_config <node>"],
     var.bastion == null ? [] : [<<-EOT
@@ -47,7 +47,7 @@ output "ssh_config" {
     ],
     [
       for name, node in var.nodes : <<-EOT
-        Host ${name} ${var.lab_name}-${name}
+        Host ${name} ${var.lab_name}-${name}%{if length(local.ports[name]) > 0} ui-${name}%{endif}
           HostName ${node.address}
           User ${var.ssh.user}
           IdentityFile ${var.ssh.private_key_file}
@@ -56,6 +56,16 @@ output "ssh_config" {
           StrictHostKeyChecking ${var.ssh.host_key_checking}%{if var.bastion != null}
           ProxyJump bastion%{endif}
       EOT
+    ],
+    # By names of their own, so that a shell on the node leaves the ports alone: ssh -N -F ... ui-<node>
+    [
+      for name, node in var.nodes : <<-EOT
+        Host ui-${name}
+          ExitOnForwardFailure yes
+          ServerAliveInterval 15%{for port in local.ports[name]}
+          LocalForward localhost:${port} ${node.address}:${port}%{endfor}
+      EOT
+      if length(local.ports[name]) > 0
     ],
   ))
 }

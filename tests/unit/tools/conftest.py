@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools" / "lab"))
+# Test files share what nodes there are.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import context
 
