@@ -38,7 +38,7 @@ locals {
       why   = "the master starts executors"
     }
     spark_worker_ui = {
-      ports = local.role_defaults.spark_worker_ui_port, to = "spark_worker", from = []
+      ports = local.contract_ports.spark_worker_ui, to = "spark_worker", from = []
       why   = "a web page"
     }
     spark_driver = {

@@ -32,12 +32,14 @@ class Page:
 
 
 def pages(nodes: dict[str, Any]) -> list[Page]:
-    """Return the pages that the nodes of an inventory serve: those of the first node of each group."""
+    """Return the pages that the nodes of an inventory serve; further nodes of a group have the ports that follow."""
     found = []
     for line in LINE.finditer(PAGES_FILE.read_text()):
-        for node in nodes.get(line["group"], {}).get("hosts", [])[:1]:
+        hosts = nodes.get(line["group"], {}).get("hosts", [])
+        for number, node in enumerate(hosts):
+            name = line["name"] if len(hosts) == 1 else f"{line['name']} {number + 1}"
             address = nodes["_meta"]["hostvars"][node]["ansible_host"]
-            found.append(Page(line["name"], node, address, int(line["port"])))
+            found.append(Page(name, node, address, int(line["port"]) + number))
     return found
 
 

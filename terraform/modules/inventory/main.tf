@@ -12,6 +12,8 @@ locals {
   # node => the ports of its web pages
   pages = yamldecode(file("${path.module}/pages.yaml"))
   ports = {
-    for name, node in var.nodes : name => sort([for page in local.pages : tostring(page.port) if contains(node.groups, page.group)])
+    for name, node in var.nodes : name => sort([
+      for page in local.pages : tostring(page.port + index(var.groups[page.group], name)) if contains(node.groups, page.group)
+    ])
   }
 }

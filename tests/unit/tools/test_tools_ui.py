@@ -63,6 +63,10 @@ def test_every_line_of_the_pages_file_is_read() -> None:
 def test_pages_of_the_nodes_that_there_are() -> None:
     found = ui.pages(NODES)
     assert ui.Page("Flink", "flink-1", "10.77.0.71", 8081) in found
+    two: dict[str, Any] = {**NODES, "spark_worker": {"hosts": ["spark-1", "submitter-1"]}}
+    assert [(page.name, page.node, page.port) for page in ui.pages(two) if "worker" in page.name] == [
+        ("Spark worker 1", "spark-1", 8082), ("Spark worker 2", "submitter-1", 8083),
+    ]  # fmt: skip
     without: dict[str, Any] = {**NODES, "flink_jobmanager": {"hosts": []}}
     assert "Flink" not in [page.name for page in ui.pages(without)]
 
@@ -106,9 +110,9 @@ def test_taken_port_is_said(
 ) -> None:
     monkeypatch.setattr(ui, "is_free", lambda port: port != 8081)
     ui.up(lab, NODES)
-    assert "http://localhost:8082  (8081 is taken on this machine)" in capsys.readouterr().out
-    assert any("-L localhost:8082:10.77.0.71:8081" in line for line in opened(calls))
-    assert json.loads((lab.lab_dir / "ui.json").read_text())["Flink"] == 8082
+    assert "http://localhost:8083  (8081 is taken on this machine)" in capsys.readouterr().out
+    assert any("-L localhost:8083:10.77.0.71:8081" in line for line in opened(calls))
+    assert json.loads((lab.lab_dir / "ui.json").read_text())["Flink"] == 8083
 
 
 def test_stop_closes_all(lab: Context, calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
