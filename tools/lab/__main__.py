@@ -48,6 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("feed", "coinbase, replay, or auto: the replay where Coinbase cannot be reached (auto)"),
         ("tape", "a recorded feed (NDJSON) for the source tape or the replay"),
         ("speed", "multiple of the tape's own pace (1)"),
+        ("monitoring", "on or off: Prometheus, its alerts, and what they read (on)"),
         ("ssh_cidr", "for aws: the network from which the bastion takes SSH"),
     ):
         up.add_argument(f"--{option}", default=os.environ.get(VARIABLES.get(option, option.upper())) or None, help=text)
@@ -57,7 +58,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     up.add_argument("--expect-unchanged", action="store_true", help="fail when anything had to be changed")
 
     setup = commands.add_parser("setup", help="install what is missing on this machine")
-    setup.add_argument("--tests", action="store_true", help="also what only the tests need (PostgreSQL)")
+    setup.add_argument("--tests", action="store_true", help="also what only the tests need (PostgreSQL, promtool)")
     commands.add_parser("venv", help="only the Python environment .venv")
     image = commands.add_parser("image", help="provide the node image")
     commands.add_parser("artifacts", help="fetch what the nodes need")

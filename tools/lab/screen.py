@@ -22,15 +22,17 @@ UNITS = {
     "flink_taskmanager": ["flink-taskmanager"],
     "producer": ["producer", "coinbase-replay"],
     "submitter": ["spark-job", "flink-job"],
+    "monitoring": ["prometheus"],
 }
-# Only there where Coinbase cannot be reached.
-OPTIONAL_UNITS = {"coinbase-replay"}
+# Only there where Coinbase cannot be reached; and unless MONITORING=off.
+OPTIONAL_UNITS = {"coinbase-replay", "prometheus"}
 SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
 ENGINES = {"Spark": "crypto_prices_realtime", "Flink": "crypto_prices_flink"}
 PAGES = [
     ("Spark master", "spark_master", 8080),
     ("Spark application", "submitter", 4040),
     ("Flink", "flink_jobmanager", 8081),
+    ("Prometheus", "monitoring", 9090),
 ]
 
 
@@ -156,8 +158,11 @@ def status(context: Context, ages: dict[str, float | None] | None = None) -> int
     print(f"\n  Producer: {sent.result()}")
     print("\nWeb pages (inside the lab's network; from elsewhere through SSH, see README):")
     for name, group, port in PAGES:
-        node = nodes[group]["hosts"][0]
-        print(f"  {name:<18} http://{nodes['_meta']['hostvars'][node]['ansible_host']}:{port}")
+        hosts = nodes.get(group, {}).get("hosts", [])
+        # What is not a part of this lab has no page.
+        if hosts and set(UNITS[group]) & states.result()[hosts[0]].keys():
+            address = nodes["_meta"]["hostvars"][hosts[0]]["ansible_host"]
+            print(f"  {name:<18} http://{address}:{port}")
     suffix = _suffix(context)
     print(
         "\nNext:\n"
