@@ -31,5 +31,13 @@ def test_job_is_up_only_with_all_tasks() -> None:
     assert (value("crypto_flink_job_up"), value("crypto_flink_job_state", {"state": "RUNNING"})) == (0, 0)
 
 
+def test_submissions_are_counted_from_zero() -> None:
+    metrics = Metrics()
+    value = metrics.registry.get_sample_value
+    assert value("crypto_flink_submissions_total", {"outcome": "failed"}) == 0
+    metrics.submission("failed")
+    assert value("crypto_flink_submissions_total", {"outcome": "failed"}) == 1
+
+
 def test_process_is_measured_too() -> None:
     assert Metrics().registry.get_sample_value("process_resident_memory_bytes")
