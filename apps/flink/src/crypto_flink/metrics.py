@@ -42,8 +42,6 @@ class Metrics:
         # Known from the start, so that the first of each is seen as a change.
         for outcome in ("resumed", "fresh", "failed"):
             self._submissions.labels(outcome)
-        for outcome in ("completed", "failed"):
-            self._checkpoints.labels(outcome)
         self._age = Gauge(
             "crypto_flink_last_checkpoint_age_seconds", "Since the last complete checkpoint", registry=self.registry
         )
