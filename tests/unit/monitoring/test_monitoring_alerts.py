@@ -20,7 +20,7 @@ def promtool() -> str:
     found = shutil.which("promtool")
     if found is None:
         pytest.fail(
-            "the program promtool is missing: `tools/lab setup --tests` installs it (Debian's package prometheus)"
+            "the program promtool is missing: `python3 tools/lab setup --tests` installs it (Debian's package prometheus)"
         )
     return found
 
