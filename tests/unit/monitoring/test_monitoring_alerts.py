@@ -19,9 +19,7 @@ RULES = TESTS.parents[3] / "ansible" / "roles" / "prometheus" / "files" / "rules
 def promtool() -> str:
     found = shutil.which("promtool")
     if found is None:
-        pytest.fail(
-            "the program promtool is missing: `python3 tools/lab setup --tests` installs it (Debian's package prometheus)"
-        )
+        pytest.fail("promtool is missing: `python3 tools/lab setup --tests` installs it (Debian's package prometheus)")
     return found
 
 
