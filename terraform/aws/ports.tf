@@ -11,7 +11,7 @@ locals {
 
   # Service => its port or [first, last], the group that serves it, the groups that may use it, and what for. Without
   # clients, people reach it through SSH only.
-  port_matrix = {
+  service_ports = {
     kafka = {
       ports = local.contract_ports.kafka, to = "kafka"
       from  = ["kafka", "producer", "submitter", "spark_worker", "flink_jobmanager", "flink_taskmanager"]
@@ -30,16 +30,16 @@ locals {
       why   = "workers and the driver register"
     }
     spark_master_ui = {
-      ports = local.contract_ports.spark_master_ui, to = "spark_master", from = ["spark_worker"]
-      why   = "workers wait for the master, and their health is asked there"
+      ports = local.contract_ports.spark_master_ui, to = "spark_master", from = ["spark_worker", "monitoring"]
+      why   = "workers wait for the master, and their health is asked there; Prometheus"
     }
     spark_worker = {
       ports = local.role_defaults.spark_worker_port, to = "spark_worker", from = ["spark_master"]
       why   = "the master starts executors"
     }
     spark_worker_ui = {
-      ports = local.contract_ports.spark_worker_ui, to = "spark_worker", from = []
-      why   = "a web page"
+      ports = local.contract_ports.spark_worker_ui, to = "spark_worker", from = ["monitoring"]
+      why   = "a web page, and Prometheus"
     }
     spark_driver = {
       ports = local.chosen_by_kernel, to = "submitter", from = ["spark_master", "spark_worker"]
@@ -50,8 +50,8 @@ locals {
       why   = "block managers: shuffles and broadcasts"
     }
     spark_application_ui = {
-      ports = local.contract_ports.spark_application_ui, to = "submitter", from = []
-      why   = "a web page"
+      ports = local.contract_ports.spark_application_ui, to = "submitter", from = ["monitoring"]
+      why   = "a web page, and Prometheus"
     }
     spark_job_metrics = {
       ports = local.role_defaults.spark_job_metrics_port, to = "submitter", from = ["monitoring"]
@@ -85,6 +85,26 @@ locals {
       ports = local.contract_ports.producer_metrics, to = "producer", from = ["monitoring"]
       why   = "Prometheus"
     }
+    kafka_metrics = {
+      ports = local.contract_ports.kafka_metrics, to = "kafka", from = ["monitoring"]
+      why   = "Prometheus"
+    }
+    postgres_metrics = {
+      ports = local.contract_ports.postgres_metrics, to = "postgres", from = ["monitoring"]
+      why   = "Prometheus"
+    }
+    flink_jobmanager_metrics = {
+      ports = local.contract_ports.flink_jobmanager_metrics, to = "flink_jobmanager", from = ["monitoring"]
+      why   = "Prometheus"
+    }
+    flink_taskmanager_metrics = {
+      ports = local.contract_ports.flink_taskmanager_metrics, to = "flink_taskmanager", from = ["monitoring"]
+      why   = "Prometheus"
+    }
+    prometheus = {
+      ports = local.contract_ports.prometheus, to = "monitoring", from = []
+      why   = "a web page"
+    }
     replay = {
       ports = local.contract_ports.replay, to = "producer", from = []
       why   = "the producer's own node"
@@ -98,4 +118,11 @@ locals {
       why   = "a web page"
     }
   }
+
+  port_matrix = merge(local.service_ports, {
+    for group in keys(module.topology.groups) : "node_metrics_${group}" => {
+      ports = local.contract_ports.node_metrics, to = group, from = ["monitoring"]
+      why   = "Prometheus, for the node itself"
+    }
+  })
 }

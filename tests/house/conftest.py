@@ -7,3 +7,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path += [str(path) for path in sorted(Path(__file__).resolve().parents[2].glob("apps/*/src"))]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))

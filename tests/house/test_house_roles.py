@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,17 @@ def test_every_scenario_begins_with_check_mode_on_a_fresh_node(role: Path) -> No
         if sequence is not None:
             order = [sequence.index(action) for action in ("check", "converge", "idempotence", "verify")]
             assert order == sorted(order), path.parent.name
+
+
+def test_every_scenario_has_a_lab_of_its_own() -> None:
+    """Two run at a time; see `molecule_lab` in .config/molecule/config.yml."""
+    labs = []
+    for path in (scenario for role in ROLES for scenario in role.glob("molecule/*/molecule.yml")):
+        role, scenario = path.parents[2].name, path.parent.name
+        short = role if len(role) < 8 else role[:4] + hashlib.sha1(role.encode()).hexdigest()[:3]  # noqa: S324 - a name
+        labs.append(f"{short.replace('_', '-')}-{scenario[:4]}")
+    assert len(labs) == len(set(labs))
+    assert [lab for lab in labs if not re.fullmatch(r"[a-z][a-z0-9-]{0,11}", lab)] == []
 
 
 # Units

@@ -145,3 +145,32 @@ def test_fewer_cores_than_the_spark_job_needs(node: Node) -> None:
     )
     node.assert_refused("cores (3, all workers' together)", "spark_job", **real_time, spark_job_cluster_cores=3)
     assert node.preflight("spark_job", **real_time, spark_job_cluster_cores=4).returncode == 0
+
+
+TARGETS = [{"job": "node", "nodes": ["kafka-1"], "port": 9100}]
+
+
+@pytest.mark.parametrize(
+    ("role", "variables", "text"),
+    [
+        ("prometheus", {"prometheus_targets": TARGETS * 2}, "jobs of prometheus_targets (node, node) must have names"),
+        (
+            "prometheus",
+            {"prometheus_scrape_interval_s": 60},
+            "prometheus_scrape_interval_s (60) must lie between 5 and 30",
+        ),
+        ("prometheus", {"prometheus_data_path": "/var/lib"}, "prometheus_data_path (/var/lib) must be a folder"),
+        ("prometheus_node_exporter", {"prometheus_node_exporter_collectors": []}, "names of collectors, at least one"),
+        ("prometheus_node_exporter", {"prometheus_node_exporter_collectors": ["cpu --x"]}, "(cpu --x) must be names"),
+        (
+            "prometheus_postgres_exporter",
+            {"prometheus_postgres_exporter_port": 5432},
+            "(5432) must not be PostgreSQL's",
+        ),
+        ("prometheus_postgres_exporter", {"prometheus_postgres_exporter_database": "a/b"}, "('a/b') and"),
+    ],
+)
+def test_monitoring_that_cannot_work(node: Node, role: str, variables: dict[str, Any], text: str) -> None:
+    sound = {"prometheus_targets": TARGETS, "prometheus_postgres_exporter_password": "x"}
+    node.assert_refused(text, role, **{**sound, **variables})
+    assert node.preflight(role, **sound).returncode == 0

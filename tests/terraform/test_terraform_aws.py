@@ -441,11 +441,11 @@ def test_only_the_bastion_is_open_to_the_one_network(lab: dict[str, Any], cloud:
         (names[source["GroupId"]], names[group["GroupId"]], rule["FromPort"])
         for group in groups for rule in group["IpPermissions"] for source in rule["UserIdGroupPairs"]
     )  # fmt: skip
-    assert pairs["producer", "kafka", 9092] == 1
+    assert pairs["monitoring+producer", "kafka", 9092] == 1
     assert pairs["kafka", "kafka", 9093] == 1
     assert pairs["bastion", "kafka", 22] == 1
-    assert pairs["producer", "state", 2049] == 1
-    assert pairs["producer", "postgres", 5432] == 0
+    assert pairs["monitoring+producer", "state", 2049] == 1
+    assert pairs["monitoring+producer", "postgres", 5432] == 0
     assert not [pair for pair in pairs if pair[0] == "bastion" and pair[2] != 22]
 
 

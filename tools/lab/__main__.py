@@ -49,6 +49,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("feed", "coinbase, replay, or auto: the replay where Coinbase cannot be reached (auto)"),
         ("tape", "a recorded feed (NDJSON) for the source tape or the replay"),
         ("speed", "multiple of the tape's own pace (1)"),
+        ("monitoring", "on or off: Prometheus, its alerts, and what they read (on)"),
         ("ssh_cidr", "for aws: the network from which the bastion takes SSH"),
     ):
         up.add_argument(f"--{option}", default=os.environ.get(VARIABLES.get(option, option.upper())) or None, help=text)
@@ -58,7 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     up.add_argument("--expect-unchanged", action="store_true", help="fail when anything had to be changed")
 
     setup = commands.add_parser("setup", help="install what is missing on this machine")
-    setup.add_argument("--tests", action="store_true", help="also what only the tests need (PostgreSQL)")
+    setup.add_argument("--tests", action="store_true", help="also what only the tests need (PostgreSQL, promtool)")
     commands.add_parser("venv", help="only the Python environment .venv")
     image = commands.add_parser("image", help="provide the node image")
     commands.add_parser("artifacts", help="fetch what the nodes need")
@@ -118,7 +119,8 @@ def main() -> int:  # noqa: C901 - one case for each command
             case "topics":
                 screen.topics(context)
             case "ui":
-                ui.up(context, screen.inventory(context))
+                nodes = screen.inventory(context)
+                ui.up(context, screen.served_pages(nodes, screen.service_states(context, nodes)))
             case "ui-stop":
                 ui.stop(context)
             case "audit":

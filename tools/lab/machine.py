@@ -22,6 +22,9 @@ NODES_GIB, ARTIFACTS_GIB, IMAGE_GIB = 9, 4, 1
 MIN_TERRAFORM = (1, 9)
 INOTIFY_INSTANCES = 1024
 LOCK_FILE = REPOSITORY / "requirements" / "controller.txt"
+PROMETHEUS_UNIT = Path("/etc/systemd/system/prometheus.service")
+# Asked by Debian's packages whether they may start a service.
+START_POLICY = Path("/usr/sbin/policy-rc.d")
 # Program => Debian/Ubuntu package that brings it.
 PACKAGES = {
     "ssh": "openssh-client",
@@ -125,7 +128,32 @@ def install_packages() -> None:
 
 
 def install_test_packages() -> None:
-    """Install the server programs that the integration tests start for themselves."""
+    """Install the programs that only tests need: servers that they start for themselves, and promtool."""
+    _install_postgresql()
+    _install_promtool()
+
+
+def _install_promtool() -> None:
+    if shutil.which("promtool"):
+        return
+    # It comes with Prometheus, which Debian would start now, and again at every boot. Against the latter a mask, which
+    # stays (`systemctl unmask prometheus` for who wants it); against the former Debian's own means. Others' are kept.
+    if not os.path.lexists(PROMETHEUS_UNIT):
+        subprocess.run(as_root(["mkdir", "-p", str(PROMETHEUS_UNIT.parent)]), check=True)
+        subprocess.run(as_root(["ln", "-s", "/dev/null", str(PROMETHEUS_UNIT)]), check=True)
+    ours = not os.path.lexists(START_POLICY)
+    if ours:
+        subprocess.run(as_root(["tee", str(START_POLICY)]), input="#!/bin/sh\nexit 101\n", text=True, check=True,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+        subprocess.run(as_root(["chmod", "755", str(START_POLICY)]), check=True)
+    try:
+        apt_install(["prometheus"])
+    finally:
+        if ours:
+            subprocess.run(as_root(["rm", "-f", str(START_POLICY)]), check=False)
+
+
+def _install_postgresql() -> None:
     if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         # Without this, Debian would start a server of its own on this machine.
         settings = Path("/etc/postgresql-common/createcluster.conf")

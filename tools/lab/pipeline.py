@@ -19,6 +19,7 @@ from context import REPOSITORY, Context, LabError, progress
 CHOICES = {
     "source": ("coinbase_rest", "coinbase_ws", "tape"),
     "feed": ("auto", "coinbase", "replay"),
+    "monitoring": ("on", "off"),
     # Of virtual machines.
     "image": ("debian", "built"),
     "virtualization": ("kvm", "qemu"),
@@ -30,7 +31,7 @@ FRESH_S = 60
 
 # What `make lab` builds when nothing is said.
 DEFAULTS = {"topology": "small", "subnet": "", "source": "coinbase_rest", "feed": "auto", "tape": "", "speed": "1",
-            "image": "debian", "virtualization": "", "ssh_cidr": ""}  # fmt: skip
+            "monitoring": "on", "image": "debian", "virtualization": "", "ssh_cidr": ""}  # fmt: skip
 
 
 def complete_options(context: Context, options: argparse.Namespace) -> None:
@@ -56,6 +57,7 @@ def remember_options(context: Context, options: argparse.Namespace) -> None:
         "lab_feed": options.feed,
         "lab_tape": options.tape,
         "lab_speed": float(options.speed),
+        "lab_monitoring": options.monitoring == "on",
     }
     (context.lab_dir / "variables.json").write_text(json.dumps(variables, indent=1) + "\n")
 

@@ -23,9 +23,10 @@ UNITS = {
     "flink_taskmanager": ["flink-taskmanager"],
     "producer": ["producer", "coinbase-replay"],
     "submitter": ["spark-job", "flink-job"],
+    "monitoring": ["prometheus"],
 }
-# Only there where Coinbase cannot be reached.
-OPTIONAL_UNITS = {"coinbase-replay"}
+# Only there where Coinbase cannot be reached; and unless MONITORING=off.
+OPTIONAL_UNITS = {"coinbase-replay", "prometheus"}
 SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
 ENGINES = {"Spark": "crypto_prices_realtime", "Flink": "crypto_prices_flink"}
 
@@ -109,6 +110,11 @@ def service_states(context: Context, nodes: dict[str, Any]) -> dict[str, dict[st
         return dict(zip(wanted, pool.map(ask, wanted), strict=True))
 
 
+def served_pages(nodes: dict[str, Any], states: dict[str, dict[str, str]]) -> list[ui.Page]:
+    """Return the web pages of what is a part of this lab."""
+    return [page for page in ui.pages(nodes) if set(UNITS[page.group]) & states[page.node].keys()]
+
+
 def flink_job_state(context: Context, nodes: dict[str, Any]) -> str:
     """Return the state of Flink's job by its REST API."""
     node = nodes["flink_jobmanager"]["hosts"][0]
@@ -151,7 +157,7 @@ def status(context: Context, ages: dict[str, float | None] | None = None) -> int
             print(f"  BAD  {engine}: " + ("no rows" if age is None else f"newest row is {age:.0f} s old"))
     print(f"\n  Producer: {sent.result()}")
     print(f"\nWeb pages (`make ui{_suffix(context)}` brings them to localhost):")
-    for page in ui.pages(nodes):
+    for page in served_pages(nodes, states.result()):
         print(f"  {page.name:<18} http://{page.address}:{page.port}")
     suffix = _suffix(context)
     print(

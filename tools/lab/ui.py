@@ -26,20 +26,21 @@ class Page:
     """A web page of the lab."""
 
     name: str
+    group: str
     node: str
     address: str
     port: int
 
 
 def pages(nodes: dict[str, Any]) -> list[Page]:
-    """Return the pages that the nodes of an inventory serve; further nodes of a group have the ports that follow."""
+    """Return the pages that an inventory's nodes may serve; further nodes of a group have the ports that follow."""
     found = []
     for line in LINE.finditer(PAGES_FILE.read_text()):
         hosts = nodes.get(line["group"], {}).get("hosts", [])
         for number, node in enumerate(hosts):
             name = line["name"] if len(hosts) == 1 else f"{line['name']} {number + 1}"
             address = nodes["_meta"]["hostvars"][node]["ansible_host"]
-            found.append(Page(name, node, address, int(line["port"]) + number))
+            found.append(Page(name, line["group"], node, address, int(line["port"]) + number))
     return found
 
 
@@ -80,15 +81,14 @@ def choose_ports(wanted: list[Page], free: Callable[[int], bool] = is_free) -> d
     return given
 
 
-def up(context: Context, nodes: dict[str, Any]) -> None:
+def up(context: Context, wanted: list[Page]) -> None:
     """Open what is not open yet, and list the addresses."""
-    wanted = pages(nodes)
     state = _read(context)
     for node in dict.fromkeys(page.node for page in wanted):
         mine = [page for page in wanted if page.node == node]
-        if _is_open(context, node) and all(page.name in state for page in mine):
+        if _asked(_socket(context, node), "check") and all(page.name in state for page in mine):
             continue
-        _close(context, node)
+        _end(_socket(context, node))
         for page in mine:
             state.pop(page.name, None)
         taken = set(state.values())
@@ -106,9 +106,9 @@ def up(context: Context, nodes: dict[str, Any]) -> None:
 
 def stop(context: Context) -> None:
     """Close the connections."""
-    closed = [node for node in sorted(_nodes(context)) if _close(context, node)]
+    closed = [_end(path) for path in sorted(context.connections.glob("ui-*"))]
     _file(context).unlink(missing_ok=True)
-    print(f"  closed: {', '.join(closed)}" if closed else "  nothing was open")
+    print(f"  closed {sum(closed)} connections" if any(closed) else "  nothing was open")
 
 
 def _file(context: Context) -> Path:
@@ -119,33 +119,24 @@ def _read(context: Context) -> dict[str, int]:
     return dict(json.loads(_file(context).read_text())) if _file(context).is_file() else {}
 
 
-def _nodes(context: Context) -> list[str]:
-    """Return the nodes that the SSH configuration has forwards for."""
-    text = context.ssh_config.read_text() if context.ssh_config.is_file() else ""
-    return re.findall(r"^Host ui-(\S+)$", text, re.MULTILINE)
-
-
 def _socket(context: Context, node: str) -> Path:
     # Sockets have short paths; here `make down` finds and closes it too.
     return context.connections / f"ui-{hashlib.sha256(node.encode()).hexdigest()[:8]}"
 
 
-def _control(context: Context, node: str, verb: str) -> bool:
-    if not _socket(context, node).exists():
+def _asked(path: Path, verb: str) -> bool:
+    if not path.exists():
         return False
-    command = ["ssh", "-F", str(context.ssh_config), "-o", f"ControlPath={_socket(context, node)}", "-O", verb, node]
+    # The connection is told by its socket; the name of a host is wanted all the same.
+    command = ["ssh", "-o", f"ControlPath={path}", "-O", verb, "-"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _is_open(context: Context, node: str) -> bool:
-    return _control(context, node, "check")
-
-
-def _close(context: Context, node: str) -> bool:
-    closed = _control(context, node, "exit")
+def _end(path: Path) -> bool:
+    ended = _asked(path, "exit")
     # One that was killed leaves its socket behind.
-    _socket(context, node).unlink(missing_ok=True)
-    return closed
+    path.unlink(missing_ok=True)
+    return ended
 
 
 def _open(context: Context, mine: list[Page], chosen: dict[str, int]) -> None:

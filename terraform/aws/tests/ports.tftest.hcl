@@ -74,13 +74,21 @@ run "rules_of_small" {
 
   assert {
     condition = toset(keys(aws_vpc_security_group_ingress_rule.node)) == toset([
-      "flink_jobmanager:32768-60999<flink_taskmanager", "flink_jobmanager:6123<flink_taskmanager", "flink_jobmanager:6124<flink_taskmanager",
-      "flink_jobmanager:8081<flink_taskmanager", "flink_jobmanager:8081<submitter", "flink_taskmanager:32768-60999<flink_jobmanager",
-      "flink_taskmanager:32768-60999<flink_taskmanager", "kafka:9092<flink_jobmanager", "kafka:9092<flink_taskmanager", "kafka:9092<kafka",
-      "kafka:9092<producer", "kafka:9092<spark_worker", "kafka:9092<submitter", "kafka:9093<kafka", "postgres:5432<flink_taskmanager",
-      "postgres:5432<spark_worker", "postgres:5432<submitter", "spark_master:7077<spark_worker", "spark_master:7077<submitter",
-      "spark_master:8080<spark_worker", "spark_worker:32768-60999<spark_worker", "spark_worker:32768-60999<submitter",
-      "spark_worker:7078<spark_master", "submitter:32768-60999<spark_master", "submitter:32768-60999<spark_worker",
+      "flink_jobmanager:32768-60999<flink_taskmanager", "flink_jobmanager:6123<flink_taskmanager",
+      "flink_jobmanager:6124<flink_taskmanager", "flink_jobmanager:8081<flink_taskmanager", "flink_jobmanager:8081<submitter",
+      "flink_jobmanager:9100<monitoring+producer", "flink_jobmanager:9249<monitoring+producer",
+      "flink_taskmanager:32768-60999<flink_jobmanager", "flink_taskmanager:32768-60999<flink_taskmanager",
+      "flink_taskmanager:9100<monitoring+producer", "flink_taskmanager:9250<monitoring+producer", "kafka:9092<flink_jobmanager",
+      "kafka:9092<flink_taskmanager", "kafka:9092<kafka", "kafka:9092<monitoring+producer", "kafka:9092<spark_worker",
+      "kafka:9092<submitter", "kafka:9093<kafka", "kafka:9100<monitoring+producer", "kafka:9404<monitoring+producer",
+      "monitoring+producer:9100<monitoring+producer", "monitoring+producer:9108<monitoring+producer", "postgres:5432<flink_taskmanager",
+      "postgres:5432<spark_worker", "postgres:5432<submitter", "postgres:9100<monitoring+producer", "postgres:9187<monitoring+producer",
+      "spark_master:7077<spark_worker", "spark_master:7077<submitter", "spark_master:8080<monitoring+producer",
+      "spark_master:8080<spark_worker", "spark_master:9100<monitoring+producer", "spark_worker:32768-60999<spark_worker",
+      "spark_worker:32768-60999<submitter", "spark_worker:7078<spark_master", "spark_worker:8082<monitoring+producer",
+      "spark_worker:9100<monitoring+producer", "submitter:32768-60999<spark_master", "submitter:32768-60999<spark_worker",
+      "submitter:4040<monitoring+producer", "submitter:9100<monitoring+producer", "submitter:9109<monitoring+producer",
+      "submitter:9110<monitoring+producer",
     ])
     error_message = "Rules: ${jsonencode(keys(aws_vpc_security_group_ingress_rule.node))}"
   }
@@ -96,7 +104,11 @@ run "a_node_has_the_rights_of_all_its_groups_and_one_security_group" {
     required_groups = []
   }
   assert {
-    condition     = toset(keys(aws_vpc_security_group_ingress_rule.node)) == toset(["kafka:9092<kafka", "kafka:9093<kafka", "kafka:9092<postgres+producer", "postgres+producer:9108<monitoring"])
+    condition = toset(keys(aws_vpc_security_group_ingress_rule.node)) == toset([
+      "kafka:9092<kafka", "kafka:9092<postgres+producer", "kafka:9093<kafka", "kafka:9100<monitoring", "kafka:9404<monitoring",
+      "monitoring:9100<monitoring", "postgres+producer:9100<monitoring", "postgres+producer:9108<monitoring",
+      "postgres+producer:9187<monitoring",
+    ])
     error_message = "Rules: ${jsonencode(keys(aws_vpc_security_group_ingress_rule.node))}"
   }
   assert {

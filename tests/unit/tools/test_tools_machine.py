@@ -152,6 +152,25 @@ def test_only_missing_packages_are_installed(monkeypatch: pytest.MonkeyPatch) ->
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("has_policy", [False, True])
+def test_promtool_comes_without_a_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_policy: bool) -> None:
+    unit, policy = tmp_path / "system" / "prometheus.service", tmp_path / "policy-rc.d"
+    if has_policy:
+        policy.write_text("theirs")
+    seen: list[tuple[list[str], Path, str]] = []
+    monkeypatch.setattr(machine, "PROMETHEUS_UNIT", unit)
+    monkeypatch.setattr(machine, "START_POLICY", policy)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(machine, "as_root", lambda command: command)
+    monkeypatch.setattr(
+        machine, "apt_install", lambda packages: seen.append((packages, unit.readlink(), policy.read_text()))
+    )
+    machine._install_promtool()
+    assert seen == [(["prometheus"], Path("/dev/null"), "theirs" if has_policy else "#!/bin/sh\nexit 101\n")]
+    assert policy.exists() == has_policy
+    assert unit.is_symlink()
+
+
 def test_old_terraform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/terraform")
     monkeypatch.setattr(

@@ -98,8 +98,10 @@ def test_wrong_option(changes: dict[str, str], text: str) -> None:
 
 def test_wrong_options_are_said_all_at_once() -> None:
     with pytest.raises(LabError) as caught:
-        pipeline.check_options(options(topology="x", source="y", feed="z", tape="/nowhere", speed="-1"), "lxd")
-    assert str(caught.value).count("\n  - ") == 5
+        pipeline.check_options(
+            options(topology="x", source="y", feed="z", monitoring="no", tape="/nowhere", speed="-1"), "lxd"
+        )
+    assert str(caught.value).count("\n  - ") == 6
 
 
 def test_bare_command_takes_the_defaults(lab: Context) -> None:
@@ -110,13 +112,14 @@ def test_bare_command_takes_the_defaults(lab: Context) -> None:
 
 def test_later_command_keeps_what_the_lab_was_made_with(lab: Context) -> None:
     lab.lab_dir.mkdir(parents=True)
-    first = nothing(topology="mini", feed="replay", speed="10")
+    first = nothing(topology="mini", feed="replay", speed="10", monitoring="off")
     pipeline.complete_options(lab, first)
     pipeline.remember_options(lab, first)
 
     again = nothing(speed="2")
     pipeline.complete_options(lab, again)
-    assert (again.topology, again.feed, again.speed) == ("mini", "replay", "2")
+    assert (again.topology, again.feed, again.speed, again.monitoring) == ("mini", "replay", "2", "off")
+    assert json.loads((lab.lab_dir / "variables.json").read_text())["lab_monitoring"] is False
     assert again.source == pipeline.DEFAULTS["source"]
 
     other = Context(target="lxd", lab="lab-2")
@@ -135,6 +138,7 @@ def test_ansible_gets_the_options_with_their_types(
     pipeline.remember_options(lab, chosen)
     assert json.loads((lab.lab_dir / "variables.json").read_text()) == {
         "lab_source": "tape", "lab_feed": "auto", "lab_tape": str(tmp_path / "tape.ndjson"), "lab_speed": 2.0,
+        "lab_monitoring": True,
     }  # fmt: skip
 
 
@@ -229,7 +233,7 @@ def test_down_starts_what_makes_the_nodes_first(lab: Context, monkeypatch: pytes
 
 
 def test_options_come_from_the_environment_of_make(command_line: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LAB", "TARGET", "TOPOLOGY", "SOURCE", "FEED", "TAPE_FILE", "SPEED"):
+    for name in ("LAB", "TARGET", "TOPOLOGY", "SOURCE", "FEED", "TAPE_FILE", "SPEED", "MONITORING"):
         monkeypatch.delenv(name, raising=False)
     bare = command_line.parse(["up"])
     assert (bare.lab, bare.target) == ("lab", "")

@@ -21,6 +21,7 @@ NODES: dict[str, Any] = {
     "spark_master": {"hosts": ["spark-1"]}, "spark_worker": {"hosts": ["spark-1"]},
     "flink_jobmanager": {"hosts": ["flink-1"]}, "flink_taskmanager": {"hosts": ["flink-1"]},
     "producer": {"hosts": ["producer-1"]}, "submitter": {"hosts": ["submitter-1"]},
+    "monitoring": {"hosts": ["producer-1"]},
 }  # fmt: skip
 RUNNING = '{"jobs":[{"name":"crypto-prices-flink","state":"RUNNING"},{"name":"crypto-prices-flink","state":"FAILED"}]}'
 Answer = Callable[[str, str], tuple[int, str, str]]
@@ -67,6 +68,29 @@ def test_healthy_lab(answers: list[Answer], lab: Context, capsys: pytest.Capture
     assert "Producer: Successfully sent BTC-USD 1.0" in shown
     assert "http://10.77.0.71:8081" in shown
     assert "coinbase-replay" not in shown, "it is only there where Coinbase cannot be reached"
+
+
+def test_prometheus_is_shown_where_it_runs(
+    answers: list[Answer], lab: Context, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen.status(lab)
+    shown = capsys.readouterr().out
+    assert "prometheus active" in shown
+    assert ":9090" in shown
+
+    def without(node: str, command: str) -> tuple[int, str, str]:
+        if command.startswith("systemctl is-active"):
+            quiet = {"coinbase-replay", "prometheus"}
+            return 0, "\n".join("inactive" if unit in quiet else "active" for unit in command.split()[2:]), ""
+        return healthy(node, command)
+
+    answers.append(without)
+    assert screen.status(lab) == 0
+    shown = capsys.readouterr().out
+    assert "prometheus" not in shown.lower()
+    # A topology of one's own need not have the group.
+    monkeypatch.setattr(screen, "inventory", lambda _: {**NODES, "monitoring": {"hosts": []}})
+    assert screen.status(lab) == 0
 
 
 def test_other_labs_commands_name_the_lab(

@@ -44,7 +44,6 @@ def calls(lab: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(ui, "is_free", lambda _: True)
     lab.lab_dir.mkdir(parents=True)
-    lab.ssh_config.write_text("Host spark-1\nHost ui-spark-1\nHost ui-submitter-1\nHost ui-flink-1\n")
     return tmp_path / "calls"
 
 
@@ -62,7 +61,7 @@ def test_every_line_of_the_pages_file_is_read() -> None:
 
 def test_pages_of_the_nodes_that_there_are() -> None:
     found = ui.pages(NODES)
-    assert ui.Page("Flink", "flink-1", "10.77.0.71", 8081) in found
+    assert ui.Page("Flink", "flink_jobmanager", "flink-1", "10.77.0.71", 8081) in found
     two: dict[str, Any] = {**NODES, "spark_worker": {"hosts": ["spark-1", "submitter-1"]}}
     assert [(page.name, page.node, page.port) for page in ui.pages(two) if "worker" in page.name] == [
         ("Spark worker 1", "spark-1", 8082), ("Spark worker 2", "submitter-1", 8083),
@@ -72,7 +71,7 @@ def test_pages_of_the_nodes_that_there_are() -> None:
 
 
 def test_port_that_is_taken_gets_the_next_free_one() -> None:
-    pages = [ui.Page("a", "n", "10.0.0.1", 8080), ui.Page("b", "n", "10.0.0.1", 8081)]
+    pages = [ui.Page("a", "g", "n", "10.0.0.1", 8080), ui.Page("b", "g", "n", "10.0.0.1", 8081)]
     assert ui.choose_ports(pages, lambda _: True) == {"a": 8080, "b": 8081}
     # The next one is another page's own, which it keeps.
     assert ui.choose_ports(pages, lambda port: port != 8080) == {"a": 8082, "b": 8081}
@@ -91,39 +90,39 @@ def test_port_that_somebody_listens_on_is_not_free() -> None:
 
 
 def test_one_connection_for_each_node(lab: Context, calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ui.up(lab, NODES)
+    ui.up(lab, ui.pages(NODES))
     assert "Flink              http://localhost:8081\n" in capsys.readouterr().out
     lines = opened(calls)
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert any("-L localhost:8081:10.77.0.71:8081" in line and line.endswith(" flink-1") for line in lines)
     assert all("ExitOnForwardFailure=yes" in line and "ServerAliveInterval" in line for line in lines)
     # A second time nothing is opened again, and what has died is.
-    ui.up(lab, NODES)
-    assert len(opened(calls)) == 3
-    ui._socket(lab, "flink-1").unlink()
-    ui.up(lab, NODES)
+    ui.up(lab, ui.pages(NODES))
     assert len(opened(calls)) == 4
+    ui._socket(lab, "flink-1").unlink()
+    ui.up(lab, ui.pages(NODES))
+    assert len(opened(calls)) == 5
 
 
 def test_taken_port_is_said(
     lab: Context, calls: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ui, "is_free", lambda port: port != 8081)
-    ui.up(lab, NODES)
+    ui.up(lab, ui.pages(NODES))
     assert "http://localhost:8083  (8081 is taken on this machine)" in capsys.readouterr().out
     assert any("-L localhost:8083:10.77.0.71:8081" in line for line in opened(calls))
     assert json.loads((lab.lab_dir / "ui.json").read_text())["Flink"] == 8083
 
 
 def test_stop_closes_all(lab: Context, calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ui.up(lab, NODES)
+    ui.up(lab, ui.pages(NODES))
     capsys.readouterr()
     ui.stop(lab)
-    assert capsys.readouterr().out == "  closed: flink-1, spark-1, submitter-1\n"
+    assert capsys.readouterr().out == "  closed 4 connections\n"
     assert list(lab.connections.glob("ui-*")) == []
     ui.stop(lab)
     assert capsys.readouterr().out == "  nothing was open\n"
-    assert len(opened(calls)) == 3
+    assert len(opened(calls)) == 4
 
 
 def test_node_that_cannot_be_reached_is_named(lab: Context, calls: Path) -> None:
@@ -131,4 +130,4 @@ def test_node_that_cannot_be_reached_is_named(lab: Context, calls: Path) -> None
     hosts = {**NODES["_meta"]["hostvars"], "broken": {"ansible_host": "10.77.0.99"}}
     nodes: dict[str, Any] = {**NODES, "_meta": {"hostvars": hosts}, "flink_jobmanager": {"hosts": ["broken"]}}
     with pytest.raises(LabError, match=r"broken cannot be reached .*No route to host[\s\S]*ui\.log"):
-        ui.up(lab, nodes)
+        ui.up(lab, ui.pages(nodes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
 
 from crypto_flink.rest import Checkpoints, Job
 
@@ -26,6 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._state = Gauge("crypto_flink_job_state", "1 for the job's state", ["state"], registry=self.registry)
         self._up = Gauge("crypto_flink_job_up", "1 while every task of the job runs", registry=self.registry)
         self._cluster = Gauge("crypto_flink_cluster_up", "1 while the JobManager answers", registry=self.registry)
@@ -38,8 +39,17 @@ class Metrics:
         self._checkpoints = Gauge(
             "crypto_flink_checkpoints", "Checkpoints of the current job by outcome", ["outcome"], registry=self.registry
         )
+        # Known from the start, so that the first of each is seen as a change.
+        for outcome in ("resumed", "fresh", "failed"):
+            self._submissions.labels(outcome)
         self._age = Gauge(
             "crypto_flink_last_checkpoint_age_seconds", "Since the last complete checkpoint", registry=self.registry
+        )
+        # The age stands still while nobody can be asked; this does not.
+        self._completed = Gauge(
+            "crypto_flink_last_checkpoint_timestamp_seconds",
+            "When the last checkpoint was complete, epoch s; 0 before the first",
+            registry=self.registry,
         )
         self._duration = Gauge(
             "crypto_flink_last_checkpoint_duration_seconds", "Of the last complete checkpoint", registry=self.registry
@@ -79,6 +89,7 @@ class Metrics:
         self._checkpoints.labels("completed").set(checkpoints.completed)
         self._checkpoints.labels("failed").set(checkpoints.failed)
         if checkpoints.latest_completed_ms is not None:
+            self._completed.set(checkpoints.latest_completed_ms / 1000)
             self._age.set(max(0.0, (now_ms - checkpoints.latest_completed_ms) / 1000))
             self._duration.set((checkpoints.latest_duration_ms or 0) / 1000)
             self._size.set(checkpoints.latest_size_bytes or 0)

@@ -419,6 +419,8 @@ class Job:
             topic = self._settings.kafka.topic
             start, end = parse_offsets(source.startOffset, topic), parse_offsets(source.endOffset, topic)
             state.end = end or state.end
+            for partition, offset in end.items():
+                metrics.processed_offset.labels(name, partition).set(offset)
             if name == PRICES and self._settings.spark.mode == "realtime":
                 starving = self._starvation.update(start, end, self._latest)
                 for partition in end:

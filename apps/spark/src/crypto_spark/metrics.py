@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
 
 
 class AppMetrics:
@@ -10,6 +10,7 @@ class AppMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"crypto_spark_{name}", text, ("query", *labels), registry=self.registry)
@@ -27,6 +28,7 @@ class AppMetrics:
         self.batch_duration_ms = gauge("batch_duration_ms", "Duration of the last batch")
         self.last_batch = gauge("last_batch_id", "Number of the last batch")
         self.last_progress_s = gauge("last_progress_timestamp_seconds", "When the query last reported anything")
+        self.processed_offset = gauge("processed_offset", "Offset after the last record of the last batch", "partition")
         self.offsets_behind = gauge("offsets_behind_latest", "Records in Kafka that are not processed", "partition")
         self.starving = gauge("partition_starving", "1: records to read, and no task reads them", "partition")
         self.state_rows = gauge("state_rows", "Rows in the state store", "operator")

@@ -30,12 +30,16 @@ _SMALL_FOOTPRINT = {
     "spark.ui.showConsoleProgress": "false",
 }
 
+# For Prometheus: names of series that do not change with the application's id, and the executors' series too.
+_METRICS = {"spark.metrics.namespace": "spark", "spark.ui.prometheus.enabled": "true"}
+
 
 def session_conf(settings: Settings) -> dict[str, str]:
     """Return every Spark setting of this configuration. No secret is among them: Spark shows them in its UI."""
     spark = settings.spark
     conf = {
         **_SMALL_FOOTPRINT,
+        **_METRICS,
         **REQUIRED_CONF,
         "spark.master": spark.master,
         "spark.app.name": settings.job.name,

@@ -35,3 +35,8 @@ def test_units_run_under_their_user(host: Host) -> None:
         assert host.service(unit).is_enabled
         assert host.service(unit).is_running
     assert len(host.process.filter(user="flink", comm="java")) == 2
+
+
+def test_each_component_has_its_metrics(host: Host) -> None:
+    for port, metric in ((9249, "flink_jobmanager_numRegisteredTaskManagers"), (9250, "flink_taskmanager_Status_JVM_")):
+        assert metric in host.check_output(f"curl -sf http://flink-1:{port}/metrics")

@@ -34,3 +34,8 @@ def test_broker_setting(host: Host) -> None:
 
 def test_unit_has_no_sandbox(host: Host) -> None:
     assert host.check_output("systemctl show kafka -p ProtectSystem --value") == "no"
+
+
+def test_metrics_are_left_out(host: Host) -> None:
+    assert not host.socket("tcp://0.0.0.0:9404").is_listening
+    assert not host.process.filter(user="broker", comm="java")[0].args.count("javaagent")

@@ -30,3 +30,10 @@ def test_units_run_under_their_user(host: Host) -> None:
 
 def test_nobody_submits_drivers_over_rest(host: Host) -> None:
     assert "6066" not in {name.rpartition(":")[2] for name in host.socket.get_listening_sockets()}
+
+
+def test_master_and_worker_have_metrics(host: Host) -> None:
+    assert 'metrics_master_aliveWorkers_Value{type="gauges"} 1' in host.check_output(
+        "curl -sf http://spark-1:8080/metrics/master/prometheus/"
+    )
+    assert "metrics_worker_coresFree_Value" in host.check_output("curl -sf http://spark-1:8082/metrics/prometheus/")
