@@ -30,10 +30,10 @@ def comparison_report() -> None:
     """One task: measure and write."""
 
     @task
-    def write(params: dict[str, Any] | None = None, dag_run: Any = None) -> str:  # noqa: ANN401 - Airflow's own
+    def write(params: dict[str, Any], dag_run: Any) -> str:  # noqa: ANN401 - Airflow's own
         """Write the page; returns its path."""
         until = dag_run.run_after
-        day_from = until - dt.timedelta(hours=(params or {})["hours"])
+        day_from = until - dt.timedelta(hours=params["hours"])
         with connections.session(Connection.get(connections.CONNECTION)) as session:
             day = report.collect(session, day_from, until)
         if not day.engines:

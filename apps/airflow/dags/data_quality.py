@@ -37,18 +37,17 @@ def data_quality() -> None:
     """Measure, then judge."""
 
     @task
-    def measure(params: dict[str, Any] | None = None, run_id: str = "") -> list[dict[str, Any]]:
+    def measure(params: dict[str, Any], run_id: str) -> list[dict[str, Any]]:
         """Make every check, print and keep it."""
-        given = params or {}
         now_ms = time.time_ns() // 1_000_000
-        looked_at = quality.window(now_ms, given["window_s"], SETTINGS.quality.settle_s)
+        looked_at = quality.window(now_ms, params["window_s"], SETTINGS.quality.settle_s)
         reading = topic.read(SETTINGS.bootstrap_servers, SETTINGS.topic, looked_at.from_ms - quality.OVERLAP_MS)
         if quality.nothing_was_sent(reading.oldest_ms, looked_at):
             raise AirflowSkipException("the topic holds nothing yet that both engines must have written")
         with connections.session(Connection.get(connections.CONNECTION)) as session:
             findings = quality.measure(
                 session, reading, SETTINGS, now_ms,
-                window_s=given["window_s"], freshness_s=given["freshness_s"],
+                window_s=params["window_s"], freshness_s=params["freshness_s"],
             )  # fmt: skip
             quality.store(session, SETTINGS.quality_table, run_id, findings)
         print("\n".join(map(quality.line, findings)))

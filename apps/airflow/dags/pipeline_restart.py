@@ -33,10 +33,10 @@ def pipeline_restart() -> None:
     """Restart, then wait."""
 
     @task
-    def restart_service(params: dict[str, Any] | None = None) -> int:
+    def restart_service(params: dict[str, Any]) -> int:
         """Restart the units of the service; returns when they were back, in epoch ms."""
         try:
-            restart.restart_service((params or {})["service"], SETTINGS.restart)
+            restart.restart_service(params["service"], SETTINGS.restart)
         except restart.RestartError as error:
             raise AirflowFailException(str(error)) from None
         return time.time_ns() // 1_000_000

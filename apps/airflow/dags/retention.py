@@ -32,9 +32,9 @@ def expire_rows() -> None:
     """One task: delete."""
 
     @task
-    def expire(params: dict[str, Any] | None = None) -> dict[str, int]:
+    def expire(params: dict[str, Any]) -> dict[str, int]:
         """Delete old rows; returns how many of which table."""
-        days = (params or {})["days"]
+        days = params["days"]
         with connections.session(Connection.get(connections.CONNECTION)) as session:
             outcome = retention.expire(session, SETTINGS, days)
         for table, deleted in outcome.deleted.items():
