@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import secrets
 import subprocess
 import sys
 import uuid
@@ -54,10 +55,11 @@ def ssh_log(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def dags(postgres: PostgresServer, kafka: KafkaServer, topic: str, folder: Path) -> dict[str, Any]:
     """Migrate Airflow's database, and load the DAGs; returns them by name. Airflow reads its settings when imported."""
+    password = secrets.token_hex(8)
     with contextlib.closing(psycopg2.connect(postgres.superuser_dsn)) as connection:
         connection.autocommit = True
         cursor = connection.cursor()
-        cursor.execute("CREATE ROLE airflow LOGIN PASSWORD 'for-this-test'")
+        cursor.execute("CREATE ROLE airflow LOGIN PASSWORD %s", (password,))
         cursor.execute("CREATE DATABASE airflow OWNER airflow")
     (folder / "connections.json").write_text(json.dumps({"crypto_db": {
         "conn_type": "postgres", "host": postgres.host, "port": postgres.port, "schema": postgres.database,
@@ -89,7 +91,7 @@ unit = "spark-job"
         "AIRFLOW__CORE__DAGS_FOLDER": str(APP / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN":
-            f"postgresql+psycopg2://airflow:for-this-test@{postgres.host}:{postgres.port}/airflow",
+            f"postgresql+psycopg2://airflow:{password}@{postgres.host}:{postgres.port}/airflow",
         "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(folder / "connections.json")}),
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",

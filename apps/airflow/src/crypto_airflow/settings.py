@@ -66,7 +66,7 @@ class Restart(Section):
 
     user: str = "lab-restart"
     key_file: Path = Path("/var/lib/airflow/ssh/id_ed25519")
-    known_hosts_file: Path = Path("/etc/airflow/known_hosts")
+    known_hosts_file: Path = Path("/var/lib/airflow/ssh/known_hosts")
     timeout_s: PositiveInt = 330
     rows_timeout_s: PositiveInt = 240
     services: dict[str, list[RestartTarget]] = {}
