@@ -49,6 +49,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("tape", "a recorded feed (NDJSON) for the source tape or the replay"),
         ("speed", "multiple of the tape's own pace (1)"),
         ("ssh_cidr", "for aws: the network from which the bastion takes SSH"),
+        ("airflow", "on or off: whether the lab has Airflow (on)"),
     ):
         up.add_argument(f"--{option}", default=os.environ.get(VARIABLES.get(option, option.upper())) or None, help=text)
     up.add_argument(

@@ -22,6 +22,7 @@ UNITS = {
     "flink_taskmanager": ["flink-taskmanager"],
     "producer": ["producer", "coinbase-replay"],
     "submitter": ["spark-job", "flink-job"],
+    "airflow": ["airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"],
 }
 # Only there where Coinbase cannot be reached.
 OPTIONAL_UNITS = {"coinbase-replay"}
@@ -31,6 +32,7 @@ PAGES = [
     ("Spark master", "spark_master", 8080),
     ("Spark application", "submitter", 4040),
     ("Flink", "flink_jobmanager", 8081),
+    ("Airflow", "airflow", 8085),
 ]
 
 
@@ -156,8 +158,12 @@ def status(context: Context, ages: dict[str, float | None] | None = None) -> int
     print(f"\n  Producer: {sent.result()}")
     print("\nWeb pages (inside the lab's network; from elsewhere through SSH, see README):")
     for name, group, port in PAGES:
-        node = nodes[group]["hosts"][0]
-        print(f"  {name:<18} http://{nodes['_meta']['hostvars'][node]['ansible_host']}:{port}")
+        # A lab may be without Airflow.
+        for node in nodes.get(group, {}).get("hosts", [])[:1]:
+            login = (
+                f"  (user airflow, password in .lab/{context.lab}/secrets/airflow-web)" if group == "airflow" else ""
+            )
+            print(f"  {name:<18} http://{nodes['_meta']['hostvars'][node]['ansible_host']}:{port}{login}")
     suffix = _suffix(context)
     print(
         "\nNext:\n"
