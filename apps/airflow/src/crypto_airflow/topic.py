@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kafka import KafkaConsumer, TopicPartition
 
+# Every step of a connection is no news in a task's log.
+logging.getLogger("kafka").setLevel(logging.WARNING)
 # Kafka answers, but gives nothing: then a message is not there that must be.
 STALLED_S = 30
 
