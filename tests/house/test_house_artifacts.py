@@ -111,6 +111,7 @@ def test_versions_of_the_bundles_are_those_of_the_software() -> None:
     assert found["spark"]["version"] == locked(REPOSITORY / "apps" / "spark" / "requirements.txt")["pyspark"]
     flink = locked(REPOSITORY / "apps" / "flink" / "requirements.txt")
     assert found["flink"]["version"] == flink["apache-flink"] == flink["apache-flink-libraries"]
+    assert found["airflow"]["version"] == locked(REPOSITORY / "apps" / "airflow" / "requirements.txt")["apache-airflow"]
     jvm = {pom.parents[1].name: dict(dependencies(pom)) for pom in ALL_POMS if pom not in POMS}
     assert jvm["flink"]["flink-streaming-java"] == found["flink"]["version"]
     assert jvm["spark"]["spark-sql-api_2.13"] == found["spark"]["version"]

@@ -46,6 +46,6 @@ def test_user_and_places(host: Host) -> None:
     assert host.user("pilot").uid == 957
     with host.sudo():
         assert host.check_output("find /var/log/pilot -type f -user pilot")
-    for path in ("/etc/airflow", "/opt/airflow", "/var/lib/airflow", "/var/log/airflow"):
+    for path in ("/etc/airflow", "/opt/airflow", "/opt/airflow-dags", "/var/lib/airflow", "/var/log/airflow"):
         assert not host.file(path).exists, path
     assert not host.socket("tcp://0.0.0.0:8085").is_listening
