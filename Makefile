@@ -2,11 +2,11 @@
 #   LAB=name       which lab (default: lab); several may live side by side
 #   TARGET=lxd|libvirt|aws  where the nodes come from (libvirt where KVM works, else lxd; a lab keeps its own)
 #   TOPOLOGY=small SUBNET=10.77.0.0/24 SOURCE=coinbase_rest|coinbase_ws|tape FEED=auto|coinbase|replay TAPE_FILE=file SPEED=1
-#   MONITORING=on|off
+#   MONITORING=on|off AIRFLOW=on|off
 #   QUICK=1 ONLY=latency (bench)
 #   IMAGE=debian|built VIRTUALIZATION=kvm|qemu (libvirt)  SSH_CIDR=203.0.113.7/32 CONFIRM=lab (aws)
 SHELL := /bin/bash
-export LAB TARGET TOPOLOGY SUBNET SOURCE FEED TAPE_FILE SPEED MONITORING SERVICE CONFIRM IMAGE VIRTUALIZATION SSH_CIDR
+export LAB TARGET TOPOLOGY SUBNET SOURCE FEED TAPE_FILE SPEED MONITORING AIRFLOW SERVICE CONFIRM IMAGE VIRTUALIZATION SSH_CIDR
 LAB_TOOL := python3 tools/lab
 VENV := .venv/bin
 

@@ -14,7 +14,7 @@ locals {
   service_ports = {
     kafka = {
       ports = local.contract_ports.kafka, to = "kafka"
-      from  = ["kafka", "producer", "submitter", "spark_worker", "flink_jobmanager", "flink_taskmanager"]
+      from  = ["kafka", "producer", "submitter", "spark_worker", "flink_jobmanager", "flink_taskmanager", "airflow"]
       why   = "messages and metadata"
     }
     kafka_controller = {
@@ -22,8 +22,8 @@ locals {
       why   = "the brokers' quorum"
     }
     postgres = {
-      ports = local.contract_ports.postgres, to = "postgres", from = ["submitter", "spark_worker", "flink_taskmanager"]
-      why   = "rows of both engines, and the audit"
+      ports = local.contract_ports.postgres, to = "postgres", from = ["submitter", "spark_worker", "flink_taskmanager", "airflow"]
+      why   = "rows of both engines, the audit, and Airflow's metadata and checks"
     }
     spark_master = {
       ports = local.contract_ports.spark_master, to = "spark_master", from = ["spark_worker", "submitter"]
@@ -112,6 +112,22 @@ locals {
     kafka_ui = {
       ports = local.contract_ports.kafka_ui, to = "monitoring", from = []
       why   = "a web page"
+    }
+    airflow_restarts_producer = {
+      ports = 22, to = "producer", from = ["airflow"]
+      why   = "Airflow's key restarts units, and can do nothing else there"
+    }
+    airflow_restarts_submitter = {
+      ports = 22, to = "submitter", from = ["airflow"]
+      why   = "Airflow's key restarts units, and can do nothing else there"
+    }
+    airflow_restarts_flink_jobmanager = {
+      ports = 22, to = "flink_jobmanager", from = ["airflow"]
+      why   = "Airflow's key restarts units, and can do nothing else there"
+    }
+    airflow_restarts_flink_taskmanager = {
+      ports = 22, to = "flink_taskmanager", from = ["airflow"]
+      why   = "Airflow's key restarts units, and can do nothing else there"
     }
     airflow = {
       ports = local.contract_ports.airflow, to = "airflow", from = []

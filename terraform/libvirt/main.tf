@@ -10,6 +10,7 @@ locals {
   # What `make lab` was last asked for, so that an apply by hand keeps it.
   chosen         = try(jsondecode(file("${local.lab_dir}/options.json")), {})
   topology       = coalesce(var.topology, try(local.chosen.topology, null), "small")
+  without_groups = var.without_groups != null ? var.without_groups : try(local.chosen.airflow, "on") == "off" ? ["airflow"] : []
   subnet         = coalesce(var.subnet, try(local.chosen.subnet, null), cidrsubnet("10.64.0.0/10", 14, parseint(substr(sha256(local.lab_name), 0, 6), 16) % 16384))
   image          = coalesce(var.image, try(local.chosen.image, null), "debian")
   virtualization = coalesce(var.virtualization, try(local.chosen.virtualization, null), local.host.virtualization)
@@ -44,6 +45,7 @@ module "topology" {
   host_memory_mib = tonumber(local.host.memory_mib)
   host_vcpus      = tonumber(local.host.vcpus)
   required_groups = var.required_groups
+  without_groups  = local.without_groups
 }
 
 module "inventory" {

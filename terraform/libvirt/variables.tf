@@ -27,6 +27,12 @@ variable "required_groups" {
   default     = null
 }
 
+variable "without_groups" {
+  description = "Groups that are left out, with the nodes that are in no other one: `[\"airflow\"]` is a lab without Airflow. By default what `make lab` was last asked for."
+  type        = list(string)
+  default     = null
+}
+
 variable "subnet" {
   description = "IPv4 network of the lab in CIDR notation. By default what `make lab` was last asked for, else a /24 of 10.64.0.0/10 that follows from the lab's name."
   type        = string

@@ -8,11 +8,12 @@
 locals {
   lab_name = coalesce(var.lab_name, terraform.workspace == "default" ? "lab" : terraform.workspace)
   # What `make lab` was last asked for, so that an apply by hand keeps it.
-  chosen   = try(jsondecode(file("${local.lab_dir}/options.json")), {})
-  topology = coalesce(var.topology, try(local.chosen.topology, null), "small")
-  subnet   = coalesce(var.subnet, try(local.chosen.subnet, null), cidrsubnet("10.64.0.0/10", 14, parseint(substr(sha256(local.lab_name), 0, 6), 16) % 16384))
-  bridge   = "${local.lab_name}-br"
-  domain   = "${local.lab_name}.internal"
+  chosen         = try(jsondecode(file("${local.lab_dir}/options.json")), {})
+  topology       = coalesce(var.topology, try(local.chosen.topology, null), "small")
+  without_groups = var.without_groups != null ? var.without_groups : try(local.chosen.airflow, "on") == "off" ? ["airflow"] : []
+  subnet         = coalesce(var.subnet, try(local.chosen.subnet, null), cidrsubnet("10.64.0.0/10", 14, parseint(substr(sha256(local.lab_name), 0, 6), 16) % 16384))
+  bridge         = "${local.lab_name}-br"
+  domain         = "${local.lab_name}.internal"
 
   topology_file = try(
     file("${path.module}/../topologies/${local.topology}.yaml"),
@@ -44,6 +45,7 @@ module "topology" {
   host_memory_mib = tonumber(local.host.memory_mib)
   host_vcpus      = tonumber(local.host.vcpus)
   required_groups = var.required_groups
+  without_groups  = local.without_groups
 }
 
 module "inventory" {

@@ -113,6 +113,7 @@ def test_versions_of_the_bundles_are_those_of_the_software() -> None:
     assert found["flink"]["version"] == flink["apache-flink"] == flink["apache-flink-libraries"]
     agent = f"jmx_prometheus_javaagent-{poms['kafka']['jmx_prometheus_javaagent']}.jar"
     assert read(ROLE.parent / "kafka" / "vars" / "main.yml")["__kafka_jmx_exporter"] == agent
+    assert found["airflow"]["version"] == locked(REPOSITORY / "apps" / "airflow" / "requirements.txt")["apache-airflow"]
     jvm = {pom.parents[1].name: dict(dependencies(pom)) for pom in ALL_POMS if pom not in POMS}
     assert jvm["flink"]["flink-streaming-java"] == found["flink"]["version"]
     assert jvm["spark"]["spark-sql-api_2.13"] == found["spark"]["version"]

@@ -19,13 +19,14 @@ import psycopg2
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIGRATIONS = REPOSITORY / "apps" / "schema" / "migrations"
-WRITER_ROLES = ("spark_writer", "flink_writer", "lab_reader")
+WRITER_ROLES = ("spark_writer", "flink_writer", "lab_reader", "airflow_dags")
 TABLES = (
     "crypto_prices_realtime",
     "crypto_prices_flink",
     "candles_1m_spark",
     "candles_1m_flink",
     "rejected_messages",
+    "data_quality_results",
     "spark_staging_prices",
     "spark_staging_rejected",
     "spark_staging_candles",

@@ -20,6 +20,11 @@ CLUSTER_ID = "dGVzdHMtb2Yta2Fma2EtMA"
 NODES = {"kafka_nodes": ["kafka-1", "kafka-2", "kafka-3"], "kafka_cluster_id": CLUSTER_ID}
 QUORUM = "1@kafka-1:9093,2@kafka-2:9093,3@kafka-3:9093"
 FLINK_JOB = {"flink_job_rest_url": "http://flink:8081", "flink_job_postgres_password": "x"}
+AIRFLOW = {
+    "airflow_web_password": "x", "airflow_database_password": "x", "airflow_pipeline_password": "x",
+    "airflow_api_secret": "x", "airflow_jwt_secret": "x" * 64, "airflow_fernet_secret": "x" * 32,
+    "airflow_kafka_bootstrap_servers": ["kafka-1:9092"],
+}  # fmt: skip
 SPARK_JOB = {"spark_job_master": "spark://spark:7077", "spark_job_postgres_password": "x"}
 
 
@@ -174,3 +179,10 @@ def test_monitoring_that_cannot_work(node: Node, role: str, variables: dict[str,
     sound = {"prometheus_targets": TARGETS, "prometheus_postgres_exporter_password": "x"}
     node.assert_refused(text, role, **{**sound, **variables})
     assert node.preflight(role, **sound).returncode == 0
+
+
+def test_secrets_that_airflow_cannot_use(node: Node) -> None:
+    wanted = "airflow_fernet_secret 32 letters and digits, airflow_jwt_secret 32 characters or more"
+    node.assert_refused(wanted, "airflow", **{**AIRFLOW, "airflow_fernet_secret": "x" * 31})
+    node.assert_refused(wanted, "airflow", **{**AIRFLOW, "airflow_jwt_secret": "x" * 31})
+    assert node.preflight("airflow", **AIRFLOW).returncode == 0

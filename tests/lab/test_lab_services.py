@@ -20,6 +20,10 @@ SERVICES = [
     ("producer", "producer", "producer", 9108),
     ("submitter", "spark-job", "spark", 4040),
     ("submitter", "flink-job", "flink", 9110),
+    ("airflow", "airflow-api-server", "airflow", 8085),
+    ("airflow", "airflow-scheduler", "airflow", None),
+    ("airflow", "airflow-dag-processor", "airflow", None),
+    ("airflow", "airflow-triggerer", "airflow", None),
 ]
 
 

@@ -51,6 +51,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("speed", "multiple of the tape's own pace (1)"),
         ("monitoring", "on or off: Prometheus, its alerts, and what they read (on)"),
         ("ssh_cidr", "for aws: the network from which the bastion takes SSH"),
+        ("airflow", "on or off: whether the lab has Airflow (on)"),
     ):
         up.add_argument(f"--{option}", default=os.environ.get(VARIABLES.get(option, option.upper())) or None, help=text)
     up.add_argument(

@@ -23,6 +23,7 @@ CHOICES = {
     # Of virtual machines.
     "image": ("debian", "built"),
     "virtualization": ("kvm", "qemu"),
+    "airflow": ("on", "off"),
 }
 ROWS_TIMEOUT_S = 180
 # Rows count as flowing when the newest is not older than this: three of Spark's batches.
@@ -31,7 +32,9 @@ FRESH_S = 60
 
 # What `make lab` builds when nothing is said.
 DEFAULTS = {"topology": "small", "subnet": "", "source": "coinbase_rest", "feed": "auto", "tape": "", "speed": "1",
-            "monitoring": "on", "image": "debian", "virtualization": "", "ssh_cidr": ""}  # fmt: skip
+            "monitoring": "on", "airflow": "on", "image": "debian", "virtualization": "", "ssh_cidr": ""}  # fmt: skip
+# Groups of nodes that hold nothing which would have to be moved elsewhere before they go.
+WITHOUT_DRAIN = {"airflow", "monitoring"}
 
 
 def complete_options(context: Context, options: argparse.Namespace) -> None:
@@ -112,7 +115,7 @@ def up(context: Context, options: argparse.Namespace) -> None:
         image(context, options)
         variables = [
             f"-var=topology={options.topology}", *([f"-var=subnet={options.subnet}"] * bool(options.subnet)),
-            *targets.of(context).variables(options),
+            f"-var=without_groups={json.dumps(without_groups(options))}", *targets.of(context).variables(options),
         ]  # fmt: skip
         drain(context, options, variables)
         apply(context, options, *variables)
@@ -182,7 +185,10 @@ def drain(context: Context, options: argparse.Namespace, variables: list[str]) -
         ).stdout  # fmt: skip
     finally:
         plan.unlink(missing_ok=True)
-    leaving = nodes_that_leave(json.loads(shown), targets.of(context).node_resource)
+    leaving = [
+        node for node in nodes_that_leave(json.loads(shown), targets.of(context).node_resource)
+        if not groups_of(screen.inventory(context), node) <= WITHOUT_DRAIN
+    ]  # fmt: skip
     if leaving:
         context.step(
             f"drain {', '.join(leaving)} (ansible-playbook drain.yml)",
@@ -200,6 +206,19 @@ def nodes_that_leave(plan: dict[str, Any], node_resource: tuple[str, str]) -> li
         change["index"] for change in plan.get("resource_changes", [])
         if (change["type"], change["name"]) == node_resource and change["change"]["actions"] == ["delete"]
     )  # fmt: skip
+
+
+def groups_of(inventory: dict[str, Any], node: str) -> set[str]:
+    """Return the groups that a node is in."""
+    return {
+        group for group, found in inventory.items()
+        if group not in {"all", "_meta"} and node in found.get("hosts", [])
+    }  # fmt: skip
+
+
+def without_groups(options: argparse.Namespace) -> list[str]:
+    """Return the groups of the parts that are switched off."""
+    return ["airflow"] if options.airflow == "off" else []
 
 
 def apply(context: Context, options: argparse.Namespace, *variables: str) -> None:

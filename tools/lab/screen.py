@@ -24,6 +24,7 @@ UNITS = {
     "producer": ["producer", "coinbase-replay"],
     "submitter": ["spark-job", "flink-job"],
     "monitoring": ["prometheus"],
+    "airflow": ["airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"],
 }
 # Only there where Coinbase cannot be reached; and unless MONITORING=off.
 OPTIONAL_UNITS = {"coinbase-replay", "prometheus"}
@@ -158,7 +159,7 @@ def status(context: Context, ages: dict[str, float | None] | None = None) -> int
     print(f"\n  Producer: {sent.result()}")
     print(f"\nWeb pages (`make ui{_suffix(context)}` brings them to localhost):")
     for page in served_pages(nodes, states.result()):
-        print(f"  {page.name:<18} http://{page.address}:{page.port}")
+        print(f"  {page.name:<18} http://{page.address}:{page.port}{ui.login(context, page)}")
     suffix = _suffix(context)
     print(
         "\nNext:\n"

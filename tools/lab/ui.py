@@ -44,6 +44,11 @@ def pages(nodes: dict[str, Any]) -> list[Page]:
     return found
 
 
+def login(context: Context, page: Page) -> str:
+    """Return who may log in to a page that asks, as a remark behind its address."""
+    return f"  (user airflow, password in .lab/{context.lab}/secrets/airflow-web)" if page.group == "airflow" else ""
+
+
 def is_free(port: int) -> bool:
     """Tell whether nobody listens on a port of this machine, under either of localhost's addresses."""
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
@@ -99,7 +104,7 @@ def up(context: Context, wanted: list[Page]) -> None:
     for page in wanted:
         port = state[page.name]
         note = "" if port == page.port else f"  ({page.port} is taken on this machine)"
-        print(f"  {page.name:<18} http://localhost:{port}{note}")
+        print(f"  {page.name:<18} http://localhost:{port}{note}{login(context, page)}")
     suffix = "" if context.lab == "lab" else f" LAB={context.lab}"
     print(f"\n`make ui-stop{suffix}` closes them; so does `make down{suffix}`.")
 

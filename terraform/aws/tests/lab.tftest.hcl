@@ -70,7 +70,7 @@ run "nodes" {
     error_message = "Addresses: ${jsonencode({ for name, node in aws_instance.node : name => node.private_ip })}"
   }
   assert {
-    condition     = aws_instance.node["kafka-1"].private_ip == "10.77.4.11" && length(aws_instance.node) == 8
+    condition     = aws_instance.node["kafka-1"].private_ip == "10.77.4.11" && length(aws_instance.node) == 9
     error_message = "kafka-1 has ${aws_instance.node["kafka-1"].private_ip}, there are ${length(aws_instance.node)} nodes"
   }
   assert {
@@ -328,7 +328,7 @@ run "outputs" {
     error_message = jsonencode(output.ansible_inventory._meta.hostvars)
   }
   assert {
-    condition     = strcontains(output.ssh_config, "Host bastion tftest-bastion\n") && strcontains(output.ssh_config, "HostName 198.51.100.10\n") && length(regexall("ProxyJump bastion", output.ssh_config)) == 8
+    condition     = strcontains(output.ssh_config, "Host bastion tftest-bastion\n") && strcontains(output.ssh_config, "HostName 198.51.100.10\n") && length(regexall("ProxyJump bastion", output.ssh_config)) == 9
     error_message = output.ssh_config
   }
   assert {

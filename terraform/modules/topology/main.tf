@@ -17,10 +17,15 @@ locals {
     monitoring        = 140
   }
   # Roles that know one node of these only.
-  single_groups = ["postgres", "spark_master", "flink_jobmanager"]
+  single_groups = ["postgres", "spark_master", "flink_jobmanager", "airflow"]
 
   parsed    = try(yamldecode(var.topology_yaml), null)
-  raw_nodes = try({ for name, node in local.parsed.nodes : name => node }, {})
+  all_nodes = try({ for name, node in local.parsed.nodes : name => node }, {})
+  # A node that has nothing to do without these groups is not made.
+  raw_nodes = {
+    for name, node in local.all_nodes : name => node
+    if try(length(node.groups) == 0 || length(setsubtract(node.groups, var.without_groups)) > 0, true)
+  }
 
   # YAML lets a later key replace an earlier one in silence, so duplicates are looked for in the text.
   names_in_text = [for match in regexall("(?m)^  ['\"]?([^\\s#:'\"]+)['\"]?:", var.topology_yaml) : match[0]]
@@ -28,7 +33,7 @@ locals {
 
   candidates = {
     for name, node in local.raw_nodes : name => {
-      groups     = try([for group in node.groups : tostring(group)], [])
+      groups     = try([for group in node.groups : tostring(group) if !contains(var.without_groups, group)], [])
       vcpus      = try(tonumber(node.vcpus), null)
       memory_mib = try(tonumber(node.memory_mib), null)
       unknown    = try(setsubtract(keys(node), ["groups", "vcpus", "memory_mib", "host_number"]), [])

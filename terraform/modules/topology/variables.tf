@@ -34,3 +34,10 @@ variable "required_groups" {
     "kafka", "postgres", "spark_master", "spark_worker", "flink_jobmanager", "flink_taskmanager", "producer", "submitter",
   ]
 }
+
+variable "without_groups" {
+  description = "Groups that are left out, with the nodes that are in no other one: parts of the lab that can be switched off."
+  type        = list(string)
+  nullable    = false
+  default     = []
+}

@@ -289,6 +289,24 @@ def change(name: str, index: str | None, *actions: str) -> dict[str, object]:
     return {"type": "terraform_data", "name": name, "index": index, "change": {"actions": list(actions)}}
 
 
+@pytest.mark.parametrize(("airflow", "groups"), [("on", []), ("off", ["airflow"])])
+def test_parts_that_are_switched_off_have_no_nodes(airflow: str, groups: list[str]) -> None:
+    assert pipeline.without_groups(options(airflow=airflow)) == groups
+
+
+def test_airflow_is_on_or_off() -> None:
+    with pytest.raises(LabError, match="AIRFLOW=maybe: known are on, off"):
+        pipeline.check_options(options(airflow="maybe"), "lxd")
+
+
+def test_groups_of_a_node() -> None:
+    inventory = {
+        "all": {"vars": {}}, "_meta": {"hostvars": {"a": {}}}, "airflow": {"hosts": ["a"]}, "kafka": {"hosts": ["b"]},
+    }  # fmt: skip
+    assert pipeline.groups_of(inventory, "a") == {"airflow"}
+    assert pipeline.groups_of(inventory, "c") == set()
+
+
 def test_nodes_that_leave_are_those_that_are_only_deleted() -> None:
     plan = {
         "resource_changes": [

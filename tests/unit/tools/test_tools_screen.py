@@ -16,12 +16,14 @@ NODES: dict[str, Any] = {
         "kafka-1": {"ansible_host": "10.77.0.11"}, "postgres-1": {"ansible_host": "10.77.0.21"},
         "spark-1": {"ansible_host": "10.77.0.31"}, "flink-1": {"ansible_host": "10.77.0.71"},
         "producer-1": {"ansible_host": "10.77.0.111"}, "submitter-1": {"ansible_host": "10.77.0.121"},
+        "airflow-1": {"ansible_host": "10.77.0.131"},
     }},
     "kafka": {"hosts": ["kafka-1"]}, "postgres": {"hosts": ["postgres-1"]},
     "spark_master": {"hosts": ["spark-1"]}, "spark_worker": {"hosts": ["spark-1"]},
     "flink_jobmanager": {"hosts": ["flink-1"]}, "flink_taskmanager": {"hosts": ["flink-1"]},
     "producer": {"hosts": ["producer-1"]}, "submitter": {"hosts": ["submitter-1"]},
     "monitoring": {"hosts": ["producer-1"]},
+    "airflow": {"hosts": ["airflow-1"]},
 }  # fmt: skip
 RUNNING = '{"jobs":[{"name":"crypto-prices-flink","state":"RUNNING"},{"name":"crypto-prices-flink","state":"FAILED"}]}'
 Answer = Callable[[str, str], tuple[int, str, str]]
@@ -63,7 +65,7 @@ def test_healthy_lab(answers: list[Answer], lab: Context, capsys: pytest.Capture
     assert screen.status(lab) == 0
     shown = capsys.readouterr().out
     assert "BAD" not in shown
-    assert "Lab 'lab': 6 nodes" in shown
+    assert "Lab 'lab': 7 nodes" in shown
     assert "63519.46 coinbase" in shown
     assert "Producer: Successfully sent BTC-USD 1.0" in shown
     assert "http://10.77.0.71:8081" in shown
@@ -100,6 +102,26 @@ def test_other_labs_commands_name_the_lab(
     assert checkout
     screen.status(Context(target="lxd", lab="lab-2"))
     assert "make down LAB=lab-2" in capsys.readouterr().out
+
+
+def test_page_with_a_login_says_where_its_password_is(
+    answers: list[Answer], lab: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert answers
+    screen.status(lab)
+    shown = capsys.readouterr().out
+    assert f"http://10.77.0.131:8085  (user airflow, password in .lab/{lab.lab}/secrets/airflow-web)" in shown
+
+
+def test_lab_without_airflow(
+    answers: list[Answer], lab: Context, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert answers
+    hosts = {name: found for name, found in NODES["_meta"]["hostvars"].items() if name != "airflow-1"}
+    nodes = {**NODES, "_meta": {"hostvars": hosts}, "airflow": {"hosts": []}}
+    monkeypatch.setattr(screen, "inventory", lambda _: nodes)
+    assert screen.status(lab) == 0
+    assert "8085" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("unit", [unit for units in screen.UNITS.values() for unit in units])
@@ -192,7 +214,7 @@ def test_quotes_of_a_query_survive_the_shell(answers: list[Answer], lab: Context
 
 def test_unknown_node_is_told_the_known_ones(answers: list[Answer], lab: Context) -> None:
     assert answers
-    with pytest.raises(LabError, match="NODE=kafka-9 is not in this lab: flink-1, kafka-1"):
+    with pytest.raises(LabError, match="NODE=kafka-9 is not in this lab: airflow-1, flink-1, kafka-1"):
         screen.ssh(lab, "kafka-9", [])
 
 

@@ -420,3 +420,24 @@ run "everything_at_once" {
     error_message = "There are nodes all the same: ${jsonencode(output.nodes)}"
   }
 }
+
+run "groups_that_are_left_out_take_their_nodes_along" {
+  command = plan
+  variables {
+    without_groups = ["airflow"]
+    topology_yaml  = <<-EOT
+      nodes:
+        kafka-1:   {groups: [kafka], vcpus: 2, memory_mib: 1024}
+        airflow-1: {groups: [airflow], vcpus: 2, memory_mib: 1280}
+        lab-2:     {groups: [airflow, producer], vcpus: 2, memory_mib: 1024}
+    EOT
+  }
+  assert {
+    condition     = length(output.violations) == 0 && keys(output.nodes) == tolist(["kafka-1", "lab-2"]) && output.memory_mib == 2048
+    error_message = "Nodes: ${jsonencode(output.nodes)}, violations ${jsonencode(output.violations)}"
+  }
+  assert {
+    condition     = output.groups.airflow == [] && output.groups.producer == ["lab-2"] && output.nodes["lab-2"].address == "10.77.0.132"
+    error_message = "Groups: ${jsonencode(output.groups)}, nodes: ${jsonencode(output.nodes)}"
+  }
+}

@@ -34,3 +34,11 @@ def test_engine_cannot_write_the_others_tables(host: Host, role: str) -> None:
 def test_reader_only_reads(host: Host) -> None:
     assert sql(host, "lab_reader", "SELECT count(*) FROM rejected_messages").splitlines()[-1] == "0"
     assert "permission denied" in sql(host, "lab_reader", "DELETE FROM rejected_messages")
+
+
+def test_airflow_deletes_what_has_expired_and_nothing_else(host: Host) -> None:
+    assert "permission denied" in sql(host, "airflow_dags", "DELETE FROM crypto_prices_flink")
+    expire = "SELECT delete_expired('crypto_prices_flink', 'BTC-USD', '{}', 10)"
+    assert sql(host, "airflow_dags", expire.format("2 days")).splitlines()[-1] == "0"
+    assert "less than a day" in sql(host, "airflow_dags", expire.format("1 hour"))
+    assert "permission denied" in sql(host, "lab_reader", expire.format("2 days"))
