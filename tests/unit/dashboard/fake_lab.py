@@ -13,7 +13,10 @@ import math
 import random
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from aiohttp import web
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "apps" / "dashboard" / "src"))
@@ -21,6 +24,8 @@ if __name__ == "__main__":
 from crypto_dashboard.config import ENGINES, SYMBOLS, Config
 from crypto_dashboard.readings import Alert, Candle, Candles, EngineRows, History, Metrics, Quote, Rows, SourceError
 from crypto_dashboard.server import make_app, serve
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 STATES = ("healthy", "empty", "flink_down", "spark_down", "prometheus_away", "database_away", "no_prometheus")
 START = {"BTC-USD": 63_514.19, "ETH-USD": 1_774.42, "SOL-USD": 78.17, "ADA-USD": 0.4309, "DOGE-USD": 0.10247}
@@ -174,6 +179,51 @@ def config(uplot: Path, port: int = 8050, *, nodes: bool = True) -> Config:
     })  # fmt: skip
 
 
+# What a browser that is driven from outside can be asked by its DOM alone: `/?probe` has it on board.
+PROBE = """\
+const told = document.documentElement.dataset;
+let shift = 0, faults = [], moved = [];
+addEventListener("error", (event) => faults.push(event.message));
+addEventListener("securitypolicyviolation", (event) => faults.push(`${event.violatedDirective} ${event.blockedURI}`));
+new PerformanceObserver((list) => list.getEntries().forEach((entry) => {
+  shift += entry.value;
+  moved.push(...entry.sources.map(({node}) => node?.id || node?.className || node?.nodeName));
+}))
+  .observe({type: "layout-shift", buffered: true});
+setInterval(() => {
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  told.shift = shift.toFixed(4);
+  told.moved = moved.join("; ");
+  told.faults = faults.join("; ");
+  told.overflow = document.scrollingElement.scrollWidth - document.documentElement.clientWidth;
+  told.cut = all("dd, .quote, .path .text, h1, h2:not(.visually-hidden), h3, #headline")
+    .filter((found) => found.scrollWidth > found.clientWidth + 1)
+    .map((found) => found.textContent.trim()).join("; ");
+  told.charts = all("canvas").length;
+  told.unnamed = all("[role=img]:not([aria-label]), [role=img][aria-label='']").length;
+  told.heights = all("section, article").map((found) => found.offsetHeight).join(" ");
+}, 100);
+"""
+
+
+def add_probe(app: web.Application) -> None:
+    """Let the page carry PROBE where it is asked for as `/?probe`."""
+
+    @web.middleware
+    async def insert(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        if request.path == "/" and "probe" in request.query and isinstance(answer, web.Response):
+            assert isinstance(answer.body, bytes)
+            answer.body = answer.body.replace(b"</head>", b'<script src="/probe.js"></script></head>')
+        return answer
+
+    async def probe(_request: web.Request) -> web.Response:
+        return web.Response(text=PROBE, content_type="text/javascript")
+
+    app.middlewares.append(insert)
+    app.router.add_get("/probe.js", probe)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", choices=STATES, default="healthy", help="what the lab is like (default: healthy)")
@@ -183,7 +233,9 @@ def main() -> None:
     options = parser.parse_args()
     settings = config(options.uplot, options.port)
     metrics = None if options.state == "no_prometheus" else FakePrometheus(options.state, options.now)
-    asyncio.run(serve(settings, make_app(settings, FakeDatabase(options.state, options.now), metrics)))
+    app = make_app(settings, FakeDatabase(options.state, options.now), metrics)
+    add_probe(app)
+    asyncio.run(serve(settings, app))
 
 
 if __name__ == "__main__":

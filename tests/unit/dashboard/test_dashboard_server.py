@@ -91,6 +91,7 @@ def test_server(jar: Path) -> None:
                 answer = await client.get(path)
                 assert (answer.status, answer.content_type) == (200, kind)
                 assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+            assert 'data-symbols="BTC-USD ETH-USD' in await (await client.get("/")).text()
             assert await (await client.get("/healthz")).json() == {"ok": True}
             assert database.asked["rows"] == 0
             answer = await client.get("/api/state")
@@ -128,8 +129,7 @@ def test_page_loads_nothing_from_elsewhere_and_has_names() -> None:
     # The policy of the server would refuse them.
     assert page.styles == 0
     assert sorted(set(page.ids)) == sorted(page.ids)
-    # The engines' headings are made by the script.
-    assert set(page.labelled) - set(page.ids) == {"spark-title", "flink-title"}
+    assert set(page.labelled) - set(page.ids) == set()
     for name in ("dashboard.js", "dashboard.css"):
         assert not re.search(r"https?://", (STATIC / name).read_text()), name
 

@@ -65,6 +65,8 @@ def make_app(
     files = uplot_files(find_uplot(config.server.uplot))
     package = resources.files("crypto_dashboard") / "static"
     files |= {path: (package / name).read_bytes() for path, name in PAGE_FILES.items()}
+    # With its symbols from the start, so that nothing has to move when figures come.
+    files["/"] = files["/"].replace(b"@symbols@", " ".join(config.symbols).encode())
     if metrics is None and config.prometheus.url:
         metrics = Prometheus(config)
     app = web.Application()

@@ -187,7 +187,8 @@ function candleOptions(name, frame) {
     // Both engines of a symbol have one frame, or their charts could not be compared.
     scales: {x: {range: () => frame.x}, y: {range: () => frame.y}},
     axes: [
-      timeAxis({space: 50}),
+      // The same quarters of an hour on both charts, whatever their widths.
+      timeAxis({splits: (plot, axis, low, high) => Array.from({length: 4}, (_, index) => (Math.ceil(low / 900) + index) * 900).filter((second) => second <= high)}),
       axis({
         size: name === "spark" ? 58 : 18, space: 34,
         values: (plot, splits) => splits.map((split) => name === "flink" ? "" : number(split, digits(splits[1] - splits[0]))),
@@ -213,12 +214,7 @@ function add(chart) {
 }
 
 function build() {
-  for (const name of ENGINES) {
-    const card = document.getElementById(name);
-    card.append(find("#engine-template").content.cloneNode(true));
-    find(".name", card).id = `${name}-title`;
-    setText(find(".name", card), NAMES[name]);
-  }
+  for (const symbol of find("#symbols").dataset.symbols.split(" ")) symbolCard(symbol);
   latencyChart = add(new Chart(find("#latency .chart"), find("#latency .readout"), latencyOptions, (data, index) =>
     `${clock(data[0][index] * 1000)}  Spark ${milliseconds(data[1][index])}, p99 ${milliseconds(data[2][index])}; Flink ${milliseconds(data[3][index])}, p99 ${milliseconds(data[4][index])}`));
   ratesChart = add(new Chart(find("#rates .chart"), find("#rates .readout"), rateOptions, (data, index) =>
