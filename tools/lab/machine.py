@@ -22,6 +22,8 @@ NODES_GIB, ARTIFACTS_GIB, IMAGE_GIB = 9, 4, 1
 MIN_TERRAFORM = (1, 9)
 INOTIFY_INSTANCES = 1024
 LOCK_FILE = REPOSITORY / "requirements" / "controller.txt"
+# Any of them will do.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 # Program => Debian/Ubuntu package that brings it.
 PACKAGES = {
     "ssh": "openssh-client",
@@ -125,7 +127,7 @@ def install_packages() -> None:
 
 
 def install_test_packages() -> None:
-    """Install the server programs that the integration tests start for themselves."""
+    """Install the programs that the integration tests start for themselves: a database server and a browser."""
     if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         # Without this, Debian would start a server of its own on this machine.
         settings = Path("/etc/postgresql-common/createcluster.conf")
@@ -134,6 +136,13 @@ def install_test_packages() -> None:
             subprocess.run(as_root(["tee", str(settings)]), input="create_main_cluster = false\n", text=True,
                            check=True, stdout=subprocess.DEVNULL)  # fmt: skip
         apt_install(["postgresql"])
+    if not any(shutil.which(name) for name in BROWSERS):
+        if _is_in_apt("chromium"):
+            apt_install(["chromium"])
+        elif shutil.which("snap"):
+            run("install Chromium", as_root(["snap", "install", "chromium"]), "install a Chromium by hand")
+        else:
+            raise LabError("Chromium, which the dashboard is tested in, is neither in apt nor in snap: install one")
 
 
 def install_firewall_program() -> None:
