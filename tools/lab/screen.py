@@ -21,10 +21,11 @@ UNITS = {
     "flink_jobmanager": ["flink-jobmanager"],
     "flink_taskmanager": ["flink-taskmanager"],
     "producer": ["producer", "coinbase-replay"],
-    "submitter": ["spark-job", "flink-job"],
+    "submitter": ["spark-job", "flink-job", "dashboard"],
+    "monitoring": ["dashboard"],
 }
-# Only there where Coinbase cannot be reached.
-OPTIONAL_UNITS = {"coinbase-replay"}
+# Only there where Coinbase cannot be reached; on one node, unless the monitoring is left out.
+OPTIONAL_UNITS = {"coinbase-replay", "dashboard"}
 SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
 ENGINES = {"Spark": "crypto_prices_realtime", "Flink": "crypto_prices_flink"}
 PAGES = [
