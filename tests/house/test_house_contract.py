@@ -138,6 +138,7 @@ def test_defaults_of_the_apps() -> None:
     assert crypto_producer.config.MetricsConfig().port == ports["producer_metrics"]
     assert coinbase_replay.config.ServerConfig().port == ports["replay"]
     assert crypto_dashboard.config.ServerConfig.model_fields["port"].default == ports["dashboard"]
+    assert crypto_dashboard.config.EnginesConfig().rejected == rules["contract_tables"]["rejected"]
     for engine in ("spark", "flink"):
         shown = getattr(crypto_dashboard.config.EnginesConfig(), engine)
         assert {"prices": shown.prices, "candles": shown.candles} == rules["contract_tables"][engine]

@@ -76,6 +76,17 @@ def test_newest_row_of_each_symbol_and_partition(clean_database: Connection, sou
     assert flink.offsets == {1: 40}
 
 
+def test_reject_at_the_end_is_no_lag(clean_database: Connection, source: Postgres) -> None:
+    """A message that is no event has been dealt with: nothing waits behind it."""
+    for table in ("crypto_prices_realtime", "crypto_prices_flink"):
+        insert(clean_database, table, "BTC-USD", age_s=1, first=40)
+    with clean_database.cursor() as cursor:
+        for offset in (41, 12):
+            cursor.execute("INSERT INTO rejected_messages VALUES ('flink', 1, %s, 0, 'not_json', NULL)", (offset,))
+    found = source.rows().engines
+    assert (found["spark"].offsets, found["flink"].offsets) == ({1: 40}, {1: 41})
+
+
 def test_more_rows_than_are_looked_at(clean_database: Connection, source: Postgres) -> None:
     insert(clean_database, "crypto_prices_flink", "BTC-USD", age_s=5, rows=database.NEWEST_ROWS + 200)
     flink = source.rows().engines["flink"]
@@ -159,7 +170,7 @@ def test_a_look_is_cheap_in_a_long_table(clean_database: Connection, source: Pos
         for table in ("crypto_prices_realtime", "crypto_prices_flink"):
             insert(clean_database, table, symbol, age_s=80, rows=20_000, first=number * 20_000)
     clean_database.cursor().execute("ANALYZE")
-    parameters = {"symbols": SYMBOLS, "limit": database.NEWEST_ROWS, "table": "crypto_prices_flink"}
+    parameters = {"symbols": SYMBOLS, "limit": database.NEWEST_ROWS, "table": "crypto_prices_flink", "engine": "flink"}
     with clean_database.cursor() as cursor:
         cursor.execute("EXPLAIN " + database.statement(database.NOW, "crypto_prices_flink"), parameters)
         plan = "\n".join(line for (line,) in cursor.fetchall())

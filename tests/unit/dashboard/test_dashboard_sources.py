@@ -29,7 +29,7 @@ def test_statements_name_their_table_and_only_known_parameters(template: str) ->
     text = database.statement(getattr(database, template), "crypto_prices_flink", since_min=20)
     assert "crypto_prices_flink" in text
     assert not re.search(r"[{}]", text.replace("'{}'", ""))
-    known = {"symbols", "limit", "table", "step_s", "minutes"}
+    known = {"symbols", "limit", "table", "engine", "step_s", "minutes"}
     assert set(re.findall(r"%\((\w+)\)s", text)) <= known
     assert not re.search(r"%(?!\()", text), "psycopg2 takes it for a parameter"
 

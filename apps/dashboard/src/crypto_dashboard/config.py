@@ -74,8 +74,9 @@ class EngineConfig(_Table):
 
 
 class EnginesConfig(_Table):
-    """Both engines."""
+    """Both engines, and the table that both write messages to which are no events."""
 
+    rejected: TableName = "rejected_messages"
     spark: EngineConfig = EngineConfig(prices="crypto_prices_realtime", candles="candles_1m_spark")
     flink: EngineConfig = EngineConfig(prices="crypto_prices_flink", candles="candles_1m_flink")
 

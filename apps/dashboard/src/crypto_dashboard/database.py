@@ -46,7 +46,10 @@ SELECT json_build_object(
     'percentiles', (SELECT percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY ms) FROM latency),
     'committed_ms', (SELECT extract(epoch FROM max(committed_at)) * 1000 FROM newest),
     'offsets', (SELECT json_object_agg(kafka_partition, highest) FROM (
-        SELECT kafka_partition, max(kafka_offset) AS highest FROM newest GROUP BY kafka_partition) AS partitions),
+        SELECT kafka_partition, greatest(max(kafka_offset), (
+            SELECT kafka_offset FROM {rejected}
+            WHERE engine = %(engine)s AND kafka_partition = newest.kafka_partition ORDER BY kafka_offset DESC LIMIT 1
+        )) AS highest FROM newest GROUP BY kafka_partition) AS partitions),
     'quotes', (SELECT json_object_agg(symbol, json_build_array(price, "user", timestamp, produced_at / 1000.0)) FROM (
         SELECT DISTINCT ON (symbol) * FROM newest ORDER BY symbol, timestamp DESC, produced_at DESC) AS quotes),
     'inserted', (SELECT n_tup_ins FROM pg_stat_user_tables WHERE relid = %(table)s::regclass))"""
@@ -84,12 +87,12 @@ SELECT coalesce(json_object_agg(symbol, candles), '{{}}') FROM (
 ) AS symbols"""
 
 
-def statement(template: str, table: str, *, since_min: int | None = None) -> str:
+def statement(template: str, table: str, *, rejected: str = "rejected_messages", since_min: int | None = None) -> str:
     """Return a statement for one table; `since_min` bounds the newest rows by event time, in minutes from now."""
     since = "" if since_min is None else (
         f"\n      AND timestamp >= extract(epoch FROM clock_timestamp())::bigint * 1000 - {since_min * 60_000}"
     )  # fmt: skip
-    return template.format(table=table, newest=_NEWEST.format(table=table, since=since))
+    return template.format(table=table, rejected=rejected, newest=_NEWEST.format(table=table, since=since))
 
 
 class Source(Protocol):
@@ -133,7 +136,10 @@ class Postgres:
             engines, now_ms = {}, 0.0
             for engine in ENGINES:
                 table = self._config.engine(engine).prices
-                cursor.execute(statement(NOW, table), {**self._symbols, "limit": NEWEST_ROWS, "table": table})
+                cursor.execute(
+                    statement(NOW, table, rejected=self._config.engines.rejected),
+                    {**self._symbols, "limit": NEWEST_ROWS, "table": table, "engine": engine},
+                )
                 found = cursor.fetchone()[0]
                 now_ms = found["now_ms"]
                 engines[engine] = parse_rows(found)

@@ -25,7 +25,8 @@ class EngineRows:
     """What an engine's table says about now.
 
     `rows` were committed in the last minute; `capped` says that there were more than are looked at, and then `rows` is
-    a lower bound and the percentiles are of the newest ones. `offsets`: partition => highest offset stored.
+    a lower bound and the percentiles are of the newest ones. `offsets`: partition => highest offset stored,
+    as a row or as a reject.
     `inserted`: the server's counter of rows ever inserted, from which a rate is told where `rows` is capped.
     """
 
