@@ -23,7 +23,7 @@ def node(lab: Lab) -> str:
 
 
 def state(lab: Lab) -> dict[str, Any]:
-    """Return what the page is told, asked for from another node, as `make ui` would."""
+    """Return what the page is told, asked for from another node."""
     text = lab.one("postgres").check_output(f"curl -sf --max-time 20 http://{node(lab)}:{PORT}/api/state")
     return dict(json.loads(text))
 
@@ -92,12 +92,15 @@ def test_candles_of_both_engines_agree(lab: Lab) -> None:
 
 def test_every_expression_finds_something(lab: Lab) -> None:
     """A metric that was renamed leaves a part of the page empty, in words only."""
+    if not lab.inventory.get("monitoring", {}).get("hosts"):
+        pytest.skip("this lab's topology has no node in the group monitoring")
     said = lab.host(node(lab)).check_output(
         "sudo -u dashboard crypto-dashboard probe --config /etc/dashboard/config.toml"
     )
     assert "Prometheus: nothing for" not in said, said
     assert " of " in said
     found = state(lab)
+    assert found["sources"]["prometheus"]["answers"], found["sources"]
     for engine in found["engines"].values():
         if len(lab.nodes) > 1:
             assert (engine["cpu_cores"], engine["memory_bytes"], engine["note"]) > (0, 0, "")

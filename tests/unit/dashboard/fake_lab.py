@@ -143,7 +143,7 @@ class FakePrometheus:
         one = {
             "produced_per_s": 0.0 if is_empty else RATE_PER_S, "producer_pending": 0, "source_connected": 1,
             "kafka_connected": 1, "brokers": 1, "brokers_up": 1, "under_replicated": 0, "offline_partitions": 0,
-            "spark_job": int("spark" not in down), "flink_job": int("flink" not in down), "postgres_up": 1,
+            "spark_job": int("spark" not in down), "flink_job": int("flink" not in down), "producer_up": 1,
             "spark_cpu": 0.02 if is_empty else 0.31, "flink_cpu": 0.02 if is_empty or "flink" in down else 0.09,
             "spark_memory": 2.61e9, "flink_memory": 0.41e9 if "flink" in down else 1.37e9,
         }  # fmt: skip

@@ -62,7 +62,7 @@ def test_empty_table_is_parsed() -> None:
 
 def test_one_request_holds_every_expression(settings: Config) -> None:
     text = query(settings)
-    assert text.count(f'"{MARK}"') == len(EXPRESSIONS) == text.count(" or ") + 1
+    assert text.count(f'"{MARK}"') == len(EXPRESSIONS) == text.count(" or label_replace(") + 1
     assert "$" not in text
     assert 'topic="crypto_prices"' in text
     assert 'node=~"spark-master-1|spark-worker-1"' in text

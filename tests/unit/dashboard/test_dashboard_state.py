@@ -121,6 +121,7 @@ def test_job_that_does_not_run_is_said_at_once(settings: Config) -> None:
     [
         ({"kafka_connected": 1, "source_connected": 1, "produced_per_s": 4.6}, "ok", "4.6 events/s"),
         ({"kafka_connected": 1, "source_connected": 1, "produced_per_s": 0}, "idle", "sends nothing at the moment"),
+        ({"producer_up": 0}, "down", "does not run"),
         ({"kafka_connected": 1, "source_connected": 0}, "down", "its source of prices does not answer"),
         ({"kafka_connected": 0, "producer_pending": 7}, "down",
          "Kafka does not take its events, 7 events wait in its spool"),

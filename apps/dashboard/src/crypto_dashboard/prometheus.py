@@ -16,6 +16,7 @@ from crypto_dashboard.readings import Alert, Metrics, SourceError
 # expressions of node names) are filled in from the configuration.
 EXPRESSIONS: dict[str, tuple[str, str]] = {
     "topic_end": ('max by (partition) (kafka_log_end_offset{topic="$topic"})', "partition"),
+    "producer_up": ('min(up{job="producer"})', ""),
     "produced_per_s": ("sum(rate(producer_acknowledged_total[1m]))", ""),
     "producer_pending": ("sum(producer_spool_events)", ""),
     "source_connected": ("min(producer_source_connected)", ""),
@@ -24,9 +25,9 @@ EXPRESSIONS: dict[str, tuple[str, str]] = {
     "brokers": ('count(up{job="kafka"})', ""),
     "under_replicated": ("sum(kafka_under_replicated_partitions)", ""),
     "offline_partitions": ("sum(kafka_offline_partitions)", ""),
-    "spark_job": ("min(crypto_spark_query_active)", ""),
-    "flink_job": ("min(crypto_flink_job_up)", ""),
-    "postgres_up": ("min(pg_up)", ""),
+    # A process that is not there has no metrics, and `up` is 0.
+    "spark_job": ('min(crypto_spark_query_active or up{job="spark_job"} == 0)', ""),
+    "flink_job": ('min(crypto_flink_job_up or up{job="flink_job"} == 0)', ""),
     "spark_cpu": ('sum(rate(node_cpu_seconds_total{node=~"$spark",mode!~"idle|iowait|steal"}[1m]))', ""),
     "flink_cpu": ('sum(rate(node_cpu_seconds_total{node=~"$flink",mode!~"idle|iowait|steal"}[1m]))', ""),
     "spark_memory": (

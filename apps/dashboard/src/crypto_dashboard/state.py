@@ -121,6 +121,8 @@ def judge_producer(found: Found, stale_after_s: float) -> Judged:
     if found.rows is not None:
         newest = [made for engine in found.rows.engines.values() if (made := newest_produced_ms(engine)) is not None]
         age_s = (found.rows.now_ms - max(newest)) / 1000 if newest else None
+    if metrics is not None and metrics.value("producer_up") == 0:
+        return Judged("down", "does not run")
     if metrics is not None and metrics.value("kafka_connected") is not None:
         if metrics.value("source_connected") == 0:
             return Judged("down", "its source of prices does not answer")

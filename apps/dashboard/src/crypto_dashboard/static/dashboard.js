@@ -115,7 +115,7 @@ class Chart {
 const axis = (more) => ({
   stroke: colour("soft"), font: "12px system-ui, sans-serif", grid: {stroke: colour("grid"), width: 1}, ticks: {show: false}, gap: 4, ...more,
 });
-const timeAxis = (more) => axis({size: 24, space: 60, values: (plot, splits) => splits.map((second) => minute(second * 1000)), ...more});
+const timeAxis = (more) => axis({size: 28, gap: 8, space: 60, values: (plot, splits) => splits.map((second) => minute(second * 1000)), ...more});
 
 function latencyOptions() {
   const line = (name, dash) => ({stroke: colour(name), width: 2, dash, points: {show: false}, spanGaps: false});
