@@ -310,16 +310,18 @@ function showSymbol(entry, away) {
   const text = JSON.stringify([entry.candles, away]);
   if (text === found.seen) return;
   found.seen = text;
-  const all = ENGINES.flatMap((name) => entry.candles[name]);
+  const end = Math.max(0, ...ENGINES.flatMap((name) => entry.candles[name]).map((candle) => candle[0])) / 1000 + 60;
+  const start = end - 31 * 60;
+  const shown = (name) => entry.candles[name].filter((candle) => candle[0] / 1000 >= start);
+  const all = ENGINES.flatMap(shown);
   if (all.length) {
     const [low, high] = [Math.min(...all.map((candle) => candle[3])), Math.max(...all.map((candle) => candle[2]))];
     const margin = (high - low) * 0.06 || high * 0.001;
     found.frame.y = [low - margin, high + margin];
-    const end = Math.max(...all.map((candle) => candle[0])) / 1000 + 60;
-    found.frame.x = [end - 31 * 60, end];
+    found.frame.x = [start, end];
   }
   for (const name of ENGINES) {
-    const candles = entry.candles[name].filter((candle) => !all.length || candle[0] / 1000 >= found.frame.x[0]);
+    const candles = shown(name);
     const data = [candles.map((candle) => candle[0] / 1000), ...[1, 2, 3, 4].map((column) => candles.map((candle) => candle[column]))];
     const last = candles.at(-1);
     found.charts[name].show(data, last
