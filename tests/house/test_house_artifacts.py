@@ -59,7 +59,7 @@ def definitions() -> dict[str, dict[str, object]]:
 
 
 def test_poms_and_locks_are_found() -> None:
-    assert {pom.parent.name for pom in POMS} == {"kafka", "spark", "flink"}
+    assert {pom.parent.name for pom in POMS} == {"kafka", "spark", "flink", "dashboard"}
     assert len(ALL_POMS) >= 5
     assert {lock.parent.name for lock in LOCK_FILES} >= {"producer", "coinbase_replay", "spark", "flink", "schema"}
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import coinbase_replay.config
 import coinbase_replay.generator
+import crypto_dashboard.config
 import crypto_flink.config
 import crypto_producer.config
 import crypto_spark.config
@@ -68,6 +69,7 @@ def test_symbols() -> None:
     symbols = contract()["contract_symbols"]
     assert list(crypto_producer.config.SYMBOLS) == symbols
     assert list(coinbase_replay.config.SYMBOLS) == symbols
+    assert list(crypto_dashboard.config.SYMBOLS) == symbols
     assert list(coinbase_replay.generator._MARKETS) == symbols
     assert constant(SCREEN, "SYMBOLS") == symbols
 
@@ -138,6 +140,11 @@ def test_defaults_of_the_apps() -> None:
     assert crypto_producer.config.KafkaConfig.model_fields["topic"].default == rules["contract_topic"]
     assert crypto_producer.config.MetricsConfig().port == ports["producer_metrics"]
     assert coinbase_replay.config.ServerConfig().port == ports["replay"]
+    assert crypto_dashboard.config.ServerConfig.model_fields["port"].default == ports["dashboard"]
+    assert crypto_dashboard.config.EnginesConfig().rejected == rules["contract_tables"]["rejected"]
+    for engine in ("spark", "flink"):
+        shown = getattr(crypto_dashboard.config.EnginesConfig(), engine)
+        assert {"prices": shown.prices, "candles": shown.candles} == rules["contract_tables"][engine]
     assert crypto_spark.config.Spark.model_fields["ui_port"].default == ports["spark_application_ui"]
 
 
@@ -218,3 +225,16 @@ def test_replays_configuration_is_what_the_app_reads(tape: str, tmp_path: Path) 
     path.write_text(environment().from_string((role / "templates" / "config.toml.j2").read_text()).render(values))
     assert ("tape" in tomllib.loads(path.read_text())["timeline"]) == bool(tape)
     assert coinbase_replay.config.load_config(path).server.port == contract()["contract_ports"]["replay"]
+
+
+def test_dashboards_configuration_is_what_the_app_reads(tmp_path: Path) -> None:
+    role = next(role for role in ROLES if role.name == "dashboard")
+    values = {**defaults(role), "dashboard_postgres_host": "postgres-1", "ansible_managed": "managed",
+              "dashboard_spark_nodes": ["spark-master-1"]}  # fmt: skip
+    path = tmp_path / "config.toml"
+    path.write_text(environment().from_string((role / "templates" / "config.toml.j2").read_text()).render(values))
+    config = crypto_dashboard.config.load_config(path)
+    assert config.symbols == contract()["contract_symbols"]
+    assert config.topic == contract()["contract_topic"]
+    assert config.server.port == contract()["contract_ports"]["dashboard"]
+    assert config.engines.spark.nodes == ["spark-master-1"]

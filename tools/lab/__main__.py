@@ -60,7 +60,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     up.add_argument("--expect-unchanged", action="store_true", help="fail when anything had to be changed")
 
     setup = commands.add_parser("setup", help="install what is missing on this machine")
-    setup.add_argument("--tests", action="store_true", help="also what only the tests need (PostgreSQL, promtool)")
+    setup.add_argument(
+        "--tests", action="store_true", help="also what only the tests need (PostgreSQL, promtool, Chromium)"
+    )
     commands.add_parser("venv", help="only the Python environment .venv")
     image = commands.add_parser("image", help="provide the node image")
     commands.add_parser("artifacts", help="fetch what the nodes need")

@@ -22,6 +22,8 @@ NODES_GIB, ARTIFACTS_GIB, IMAGE_GIB = 9, 4, 1
 MIN_TERRAFORM = (1, 9)
 INOTIFY_INSTANCES = 1024
 LOCK_FILE = REPOSITORY / "requirements" / "controller.txt"
+# Any of them will do.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 PROMETHEUS_UNIT = Path("/etc/systemd/system/prometheus.service")
 # Asked by Debian's packages whether they may start a service.
 START_POLICY = Path("/usr/sbin/policy-rc.d")
@@ -128,9 +130,10 @@ def install_packages() -> None:
 
 
 def install_test_packages() -> None:
-    """Install the programs that only tests need: servers that they start for themselves, and promtool."""
+    """Install the programs that only tests need: a database server, a browser, promtool."""
     _install_postgresql()
     _install_promtool()
+    _install_browser()
 
 
 def _install_promtool() -> None:
@@ -162,6 +165,17 @@ def _install_postgresql() -> None:
             subprocess.run(as_root(["tee", str(settings)]), input="create_main_cluster = false\n", text=True,
                            check=True, stdout=subprocess.DEVNULL)  # fmt: skip
         apt_install(["postgresql"])
+
+
+def _install_browser() -> None:
+    if any(shutil.which(name) for name in BROWSERS):
+        return
+    if _is_in_apt("chromium"):
+        apt_install(["chromium"])
+    elif shutil.which("snap"):
+        run("install Chromium", as_root(["snap", "install", "chromium"]), "install a Chromium by hand")
+    else:
+        raise LabError("Chromium, which the dashboard is tested in, is neither in apt nor in snap: install one")
 
 
 def install_firewall_program() -> None:

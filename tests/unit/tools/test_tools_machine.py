@@ -72,6 +72,36 @@ def test_space_is_asked_for_what_is_not_there_yet(lab: Context, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
+    ("found", "in_apt", "expected"),
+    [
+        ({"google-chrome"}, False, []),
+        (set(), True, [["apt", "chromium"]]),
+        ({"snap"}, False, [["snap", "install", "chromium"]]),
+    ],
+)
+def test_browser_for_the_tests(
+    monkeypatch: pytest.MonkeyPatch, found: set[str], in_apt: bool, expected: list[list[str]]
+) -> None:
+    done: list[list[str]] = []
+    monkeypatch.setattr(machine, "Path", lambda *_: type("Here", (), {"glob": lambda *_: ["initdb"]})())
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in found else None)
+    monkeypatch.setattr(machine, "_is_in_apt", lambda _name: in_apt)
+    monkeypatch.setattr(machine, "as_root", lambda command: command)
+    monkeypatch.setattr(machine, "apt_install", lambda packages: done.append(["apt", *packages]))
+    monkeypatch.setattr(machine, "run", lambda _name, command, _remedy: done.append(command))
+    machine.install_test_packages()
+    assert done == expected
+
+
+def test_machine_without_any_way_to_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "Path", lambda *_: type("Here", (), {"glob": lambda *_: ["initdb"]})())
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    monkeypatch.setattr(machine, "_is_in_apt", lambda _name: False)
+    with pytest.raises(LabError, match="Chromium"):
+        machine.install_test_packages()
+
+
+@pytest.mark.parametrize(
     ("text", "version"),
     [
         ("Terraform v1.11.4\non linux_amd64\n", (1, 11)),
