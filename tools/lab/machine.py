@@ -133,7 +133,7 @@ def install_test_packages() -> None:
     """Install the programs that only tests need: a database server, a browser, promtool."""
     _install_postgresql()
     _install_promtool()
-    _install_browser()
+    install_browser()
 
 
 def _install_promtool() -> None:
@@ -167,7 +167,8 @@ def _install_postgresql() -> None:
         apt_install(["postgresql"])
 
 
-def _install_browser() -> None:
+def install_browser() -> None:
+    """Have a Chromium, in which the dashboard is tested. Raises LabError where it cannot be had."""
     if any(shutil.which(name) for name in BROWSERS):
         return
     if _is_in_apt("chromium"):

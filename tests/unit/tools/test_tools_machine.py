@@ -83,22 +83,20 @@ def test_browser_for_the_tests(
     monkeypatch: pytest.MonkeyPatch, found: set[str], in_apt: bool, expected: list[list[str]]
 ) -> None:
     done: list[list[str]] = []
-    monkeypatch.setattr(machine, "Path", lambda *_: type("Here", (), {"glob": lambda *_: ["initdb"]})())
     monkeypatch.setattr(shutil, "which", lambda name: name if name in found else None)
     monkeypatch.setattr(machine, "_is_in_apt", lambda _name: in_apt)
     monkeypatch.setattr(machine, "as_root", lambda command: command)
     monkeypatch.setattr(machine, "apt_install", lambda packages: done.append(["apt", *packages]))
     monkeypatch.setattr(machine, "run", lambda _name, command, _remedy: done.append(command))
-    machine.install_test_packages()
+    machine.install_browser()
     assert done == expected
 
 
 def test_machine_without_any_way_to_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "Path", lambda *_: type("Here", (), {"glob": lambda *_: ["initdb"]})())
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     monkeypatch.setattr(machine, "_is_in_apt", lambda _name: False)
     with pytest.raises(LabError, match="Chromium"):
-        machine.install_test_packages()
+        machine.install_browser()
 
 
 @pytest.mark.parametrize(
