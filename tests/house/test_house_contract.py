@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -15,14 +16,13 @@ import crypto_flink.config
 import crypto_producer.config
 import crypto_spark.config
 import pytest
-import yaml
 from house_files import GROUP_VARS, REPOSITORY, ROLES, contract, defaults, environment, lab, resolve, tracked
 
 MIGRATIONS = "\n".join(
     path.read_text() for path in sorted((REPOSITORY / "apps" / "schema" / "migrations").glob("*.sql"))
 )
 DOCS = (REPOSITORY / "docs" / "contract.md").read_text()
-PAGES = REPOSITORY / "terraform" / "modules" / "inventory" / "pages.yaml"
+PAGES = REPOSITORY / "terraform" / "modules" / "inventory" / "pages.json"
 SCREEN = REPOSITORY / "tools" / "lab" / "screen.py"
 
 
@@ -106,7 +106,7 @@ def test_tools_read_the_same_tables_and_ports() -> None:
     tables, ports = contract()["contract_tables"], contract()["contract_ports"]
     engines = {name.lower(): table for name, table in constant(SCREEN, "ENGINES").items()}
     assert engines == {engine: tables[engine]["prices"] for engine in ("spark", "flink")}
-    pages = {(page["group"], page["port"]) for page in yaml.safe_load(PAGES.read_text())}
+    pages = {(page["group"], page["port"]) for page in json.loads(PAGES.read_text())}
     assert {("spark_master", ports["spark_master_ui"]), ("submitter", ports["spark_application_ui"]),
             ("flink_jobmanager", ports["flink_ui"])} <= pages  # fmt: skip
 

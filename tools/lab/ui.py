@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import socket
 import subprocess
 from collections.abc import Callable
@@ -14,9 +13,7 @@ from typing import Any
 
 from context import REPOSITORY, Context, LabError
 
-# One line for each page: no YAML library, since `make` works before there is one.
-LINE = re.compile(r"^- \{name: (?P<name>[^,]+), group: (?P<group>\w+), port: (?P<port>\d+)\}$", re.MULTILINE)
-PAGES_FILE = REPOSITORY / "terraform" / "modules" / "inventory" / "pages.yaml"
+PAGES_FILE = REPOSITORY / "terraform" / "modules" / "inventory" / "pages.json"
 CONNECT_TIMEOUT_S = 20
 HIGHEST_PORT = 65535
 
@@ -35,12 +32,12 @@ class Page:
 def pages(nodes: dict[str, Any]) -> list[Page]:
     """Return the pages that an inventory's nodes may serve; further nodes of a group have the ports that follow."""
     found = []
-    for line in LINE.finditer(PAGES_FILE.read_text()):
-        hosts = nodes.get(line["group"], {}).get("hosts", [])
+    for known in json.loads(PAGES_FILE.read_text()):
+        hosts = nodes.get(known["group"], {}).get("hosts", [])
         for number, node in enumerate(hosts):
-            name = line["name"] if len(hosts) == 1 else f"{line['name']} {number + 1}"
+            name = known["name"] if len(hosts) == 1 else f"{known['name']} {number + 1}"
             address = nodes["_meta"]["hostvars"][node]["ansible_host"]
-            found.append(Page(name, line["group"], node, address, int(line["port"]) + number))
+            found.append(Page(name, known["group"], node, address, known["port"] + number))
     return found
 
 

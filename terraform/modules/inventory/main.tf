@@ -9,8 +9,10 @@ locals {
     "${local.common} -W %h:%p ${var.bastion.user}@${var.bastion.address}\"",
   ])
 
-  # node => the ports of its web pages
-  pages = yamldecode(file("${path.module}/pages.yaml"))
+  # Web pages of the lab: name, group of the nodes that serve it, port of the first of them; the others have the ports
+  # that follow. `make status` and `make ui` read the same file.
+  pages = jsondecode(file("${path.module}/pages.json"))
+  # node => the ports of its pages
   ports = {
     for name, node in var.nodes : name => sort([
       for page in local.pages : tostring(page.port + index(var.groups[page.group], name)) if contains(node.groups, page.group)
