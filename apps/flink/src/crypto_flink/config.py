@@ -96,6 +96,7 @@ class FlinkConfig(_Section):
     sink_flush_interval_ms: Annotated[int, Field(ge=1)] = 10
     sink_flush_max_rows: Annotated[int, Field(ge=1)] = 1000
     sink_max_retries: Annotated[int, Field(ge=0)] = 3
+    fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 10
     source_idle_timeout_ms: Annotated[int, Field(ge=0)] = 10000
     buffer_timeout_ms: Annotated[int, Field(ge=0)] = 10
     state_backend: Literal["hashmap", "rocksdb"] = "hashmap"

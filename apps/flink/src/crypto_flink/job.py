@@ -136,6 +136,7 @@ def _records(config: Config, env: StreamExecutionEnvironment, rules: Any) -> Any
         config.kafka.topic,
         config.job.name,
         config.kafka.starting_offsets == "earliest",
+        config.flink.fetch_max_wait_ms,
         rules,
         config.candles.watermark_delay_s * 1000,
         config.flink.source_idle_timeout_ms,

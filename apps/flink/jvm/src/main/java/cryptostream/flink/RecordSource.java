@@ -51,6 +51,7 @@ public final class RecordSource {
      *
      * @param name of the consumer group, and prefix of the client ids
      * @param earliest whether a job without state starts at the topic's beginning, and not at its end
+     * @param fetchMaxWaitMs how long a broker may keep a request for messages that are not there yet
      * @param typeInformation of rows of {@link #rowType()}
      */
     public static DataStream<RowData> add(
@@ -59,6 +60,7 @@ public final class RecordSource {
             String topic,
             String name,
             boolean earliest,
+            int fetchMaxWaitMs,
             EventRules rules,
             long watermarkDelayMs,
             long idleTimeoutMs,
@@ -69,7 +71,7 @@ public final class RecordSource {
                         .setTopics(topic)
                         .setGroupId(name)
                         .setClientIdPrefix(name)
-                        .setProperty("fetch.max.wait.ms", "10")
+                        .setProperty("fetch.max.wait.ms", Integer.toString(fetchMaxWaitMs))
                         .setStartingOffsets(
                                 new StrictOffsets(
                                         earliest ? OffsetsInitializer.earliest() : OffsetsInitializer.latest()))
