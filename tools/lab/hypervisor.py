@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import screen
-from context import REPOSITORY, Context, LabError, progress
+from context import REPOSITORY, Context, LabError, explain, progress
 from machine import apt_install, as_root, run
 
 URI = "qemu:///system"
@@ -87,10 +87,12 @@ def debian_image(context: Context) -> tuple[str, str]:
     """Return address and SHA-512 of Debian's image, as the Terraform root has them by default or by its tfvars."""
     shown = subprocess.run(
         ["terraform", f"-chdir={context.terraform_root}", "console"], input="jsonencode(var.debian_image)\n",
-        capture_output=True, text=True, check=True, env=context.environment,
-    ).stdout  # fmt: skip
+        capture_output=True, text=True, check=False, env=context.environment,
+    )  # fmt: skip
+    if shown.returncode != 0:
+        raise LabError("\n".join(["Terraform cannot tell which image is wanted:", *explain(shown.stderr)]))
     # The console prints a string in quotes of its own.
-    image = json.loads(json.loads(shown.strip().splitlines()[-1]))
+    image = json.loads(json.loads(shown.stdout.strip().splitlines()[-1]))
     return image["url"], image["sha512"]
 
 

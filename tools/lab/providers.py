@@ -69,12 +69,11 @@ def initialise(context: Context) -> None:
     """Run `terraform init` for the target's root, unless that was done for what stands in it now."""
     root = context.terraform_root
     stamp = root / ".terraform" / "initialised-for"
-    wanted = _fingerprint(root)
     installed = root / ".terraform" / "providers"
     # Terraform links to the mirror, which may have gone since.
     if (
         stamp.is_file()
-        and stamp.read_text() == wanted
+        and stamp.read_text() == _fingerprint(root)
         and all(provider.is_in(installed) for provider in OF_TARGET[context.target])
     ):
         return
@@ -89,13 +88,15 @@ def initialise(context: Context) -> None:
             print("         not possible here" + "".join(f"\n           {line}" for line in said[:4]), flush=True)
     if not reached:
         _initialise_from_mirrors(context, init)
-    stamp.write_text(wanted)
+    # Taken now, for the lock file may be another than before.
+    stamp.write_text(_fingerprint(root))
 
 
 def _fingerprint(root: Path) -> str:
     # All of it, for a module that is new in main.tf wants to be installed as a new provider does.
     digest = hashlib.sha256()
-    for path in sorted(root.glob("*.tf")):
+    # The lock file with it: `git checkout` and `git pull` bring back checksums that a build of one's own does not have.
+    for path in (*sorted(root.glob("*.tf")), *root.glob(".terraform.lock.hcl")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

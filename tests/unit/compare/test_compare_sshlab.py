@@ -20,7 +20,8 @@ from compare.identity import event_id
 from compare.lab import LabError, Offset
 from compare.load import GeneratorSpec, Steady
 from compare.running import mebibytes
-from compare.sshlab import COMMON_VARIABLES, Context, SshLab, index_in, offset
+from compare.sshlab import COMMON_VARIABLES, SshLab, index_in, offset
+from compare.tools import Context
 from test_compare_figures import T0, wire
 
 REPOSITORY = Path(__file__).resolve().parents[3]

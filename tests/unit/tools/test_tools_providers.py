@@ -72,6 +72,13 @@ def test_init_is_done_once_and_again_for_a_changed_root(lab: Context, calls: lis
     (lab.terraform_root / "main.tf").write_text('module "new" {}')
     providers.initialise(lab)
     assert len(calls) == 4
+    # Terraform writes a lock file; one that git has brought back holds other checksums.
+    (lab.terraform_root / ".terraform.lock.hcl").write_text("provider {}")
+    providers.initialise(lab)
+    assert calls.count("terraform init") == 3
+    assert not (lab.terraform_root / ".terraform.lock.hcl").exists()
+    providers.initialise(lab)
+    assert calls.count("terraform init") == 3
 
 
 def test_provider_that_cannot_be_built_says_where_to_put_it(lab: Context) -> None:

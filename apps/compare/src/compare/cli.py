@@ -33,8 +33,9 @@ from compare.experiments import RUN_OVERHEAD_S, ExperimentError, RunPlan
 from compare.lab import Lab, LabError
 from compare.runner import Progress, Show
 from compare.session import RefusedError
-from compare.sshlab import REPOSITORY, Context, SshLab, ToolError
+from compare.sshlab import SshLab
 from compare.store import Session, StoreError
+from compare.tools import REPOSITORY, Context, ToolError
 
 MIN_FREE_BYTES = 2 << 30
 

@@ -99,6 +99,13 @@ class Access:
         )  # fmt: skip
         return [line.split("|") for line in found.splitlines()]
 
+    def copy_out(self, statement: str) -> subprocess.Popen[bytes]:
+        """Start a COPY ... TO STDOUT as the superuser, whose output is to be read; `end` says how it went."""
+        command = f"psql -X -q -U postgres -d crypto_db -c {shlex.quote(statement)}"
+        process = self.nodes.start(self.one("postgres"), command)
+        pipes(process)[0].close()
+        return process
+
     def http(self, node: str, port: int, path: str) -> Any:  # noqa: ANN401
         """Return the JSON that a node's own service answers. Raises LabError where it is none."""
         text = self.nodes.run(node, f"curl -sfL --max-time 10 {shlex.quote(f'http://localhost:{port}{path}')}")

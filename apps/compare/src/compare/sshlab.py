@@ -33,8 +33,6 @@ from compare.rows import Rows, copy_statement, parse_copy
 from compare.running import JOBS, WORKERS, RunningEngines
 from compare.tools import REPOSITORY, Context, ToolError, screen
 
-__all__ = ["REPOSITORY", "Context", "Nodes", "SshLab", "ToolError"]
-
 # group => unit and what it belongs to; both engines pay for PostgreSQL and Kafka.
 UNITS = {
     "spark_master": ("spark-master", "spark"), "spark_worker": ("spark-worker", "spark"),
@@ -74,10 +72,10 @@ class SshLab:
     def __init__(self, context: Context, nodes: Nodes | None = None, inventory: dict[str, Any] | None = None) -> None:
         self._context = context
         try:
-            self._inventory = inventory if inventory is not None else screen.inventory(context)
+            known = inventory if inventory is not None else screen.inventory(context)
         except ToolError as error:
             raise LabError(str(error)) from error
-        self._access = Access(nodes or Nodes(context), self._inventory)
+        self._access = Access(nodes or Nodes(context), known)
         self._engines = RunningEngines(self._access)
         self._contract: dict[str, Any] = yaml.safe_load(
             (REPOSITORY / "ansible" / "playbooks" / "group_vars" / "all" / "contract.yml").read_text()
@@ -91,9 +89,9 @@ class SshLab:
     def describe(self) -> dict[str, Any]:
         """Return the manifest's part that is the lab's."""
         if not self._static:
-            hosts = self._inventory["_meta"]["hostvars"]
+            hosts = self._access.inventory["_meta"]["hostvars"]
             groups = {
-                node: sorted(name for name, group in self._inventory.items()
+                node: sorted(name for name, group in self._access.inventory.items()
                              if name not in {"_meta", "all"} and node in group.get("hosts", []))
                 for node in hosts
             }  # fmt: skip
@@ -119,9 +117,9 @@ class SshLab:
         """Return what keeps runs of so many events from starting."""
         self._free_mib = MIN_FREE_MIB + events * BYTES_PER_EVENT // 2**20
         found = []
-        for node, units in screen.service_states(self._context, self._inventory).items():
+        for node, units in screen.service_states(self._context, self._access.inventory).items():
             found += [f"{node}: {unit} is {state}" for unit, state in units.items() if state != "active"]
-        state = screen.flink_job_state(self._context, self._inventory)
+        state = screen.flink_job_state(self._context, self._access.inventory)
         if state != "RUNNING":
             found.append(f"Flink's job is {state}, not RUNNING")
         for engine, (group, port, line) in METRICS.items():
@@ -206,16 +204,12 @@ class SshLab:
     def _keep_table(self, table: str, path: Path) -> int:
         rows = int(self._access.sql(f"SELECT count(*) FROM {table};", timeout_s=300)[0][0])  # noqa: S608
         if rows:
-            statement = f"COPY {table} TO STDOUT (FORMAT csv, HEADER)"
-            node = self._access.one("postgres")
-            process = self._access.nodes.start(node, f"psql -X -q -U postgres -d crypto_db -c {shlex.quote(statement)}")
-            stdin, stdout = pipes(process)
-            stdin.close()
+            process = self._access.copy_out(f"COPY {table} TO STDOUT (FORMAT csv, HEADER)")
             with gzip.open(path, "wb") as kept:
-                shutil.copyfileobj(stdout, kept)
+                shutil.copyfileobj(pipes(process)[1], kept)
             words = end(process)
             if process.returncode != 0:
-                raise LabError(f"{node}: {table} could not be kept: {words}")
+                raise LabError(f"{table} could not be kept: {words}")
         return rows
 
     def prepare(self, run: RunPlan, *, start: bool) -> None:
@@ -342,17 +336,12 @@ class SshLab:
 
     def rows(self, engine: str, tag: int, between: tuple[str, str] | None = None) -> Rows:
         """Return a run's rows in an engine's table."""
-        node = self._access.one("postgres")
-        statement = copy_statement(ENGINES[engine][0], *(between or ()))
-        process = self._access.nodes.start(node, f"psql -X -q -U postgres -d crypto_db -c {shlex.quote(statement)}")
-        stdin, stdout = pipes(process)
-        stdin.close()
-        words = ""
+        process = self._access.copy_out(copy_statement(ENGINES[engine][0], *(between or ())))
+        stdout = pipes(process)[1]
         try:
             found = parse_copy(iter(lambda: stdout.read(BLOCK_BYTES), b""), tag)
         except ValueError as error:
-            words = end(process)
-            raise LabError(f"{node}: rows of {engine}: {error} {words}") from error
+            raise LabError(f"rows of {engine}: {error} {end(process)}") from error
         end(process)
         return found
 
