@@ -171,6 +171,36 @@ def stopped(lab: Lab, *places: tuple[str, str]) -> Iterator[None]:
             lab.host(node).run(f"sudo systemctl start --no-block {unit}")
 
 
+STAND_IN = """
+import http.server, time
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(({metrics}).encode())
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("0.0.0.0", {port}), Answer).serve_forever()
+"""
+
+
+@contextmanager
+def replaced(lab: Lab, node: str, unit: str, port: str, metrics: str) -> Iterator[None]:
+    """Let something else answer Prometheus in a service's place: `metrics`, a Python expression of what it answers."""
+    program = STAND_IN.format(metrics=metrics, port=lab.contract["contract_ports"][port])
+    host = lab.host(node)
+    with stopped(lab, (node, unit)):
+        try:
+            host.check_output(
+                "sudo systemd-run --unit=lab-test-stand-in --uid=nobody --collect --quiet "
+                f"python3 -c {shlex.quote(program)}"
+            )
+            yield
+        finally:
+            host.run("sudo systemctl stop lab-test-stand-in")
+
+
 def everywhere(lab: Lab, group: str, unit: str) -> list[tuple[str, str]]:
     return [(node, unit) for node in lab.group(group)]
 
@@ -287,6 +317,65 @@ def test_service_that_restarts(lab: Lab) -> None:
         # Longer than between two questions of Prometheus's: each start is seen.
         time.sleep(20)
     wait_until_raised(lab, "ServiceRestarting", ROUNDS_S, job="postgres")
+
+
+@pytest.mark.extended
+@pytest.mark.disruptive
+def test_checkpoints_that_cannot_be_written(lab: Lab) -> None:
+    host = lab.one("flink_jobmanager")
+    # The group may go on reading what is there; new checkpoints are folders beside them.
+    jobs = "/srv/lab-state/flink/checkpoints/*/"
+    try:
+        host.check_output(f"sudo sh -c 'chown root {jobs}'")
+        wait_until_raised(lab, "FlinkCheckpointFailing", 120)
+    finally:
+        host.check_output(f"sudo sh -c 'chown flink {jobs}'")
+    wait_until_withdrawn(lab, "FlinkCheckpointFailing", 420)
+    wait_until_well(lab, "FlinkJobNotRunning", "FlinkCheckpointOld")
+
+
+@pytest.mark.extended
+@pytest.mark.disruptive
+def test_disk_that_is_nearly_full(lab: Lab) -> None:
+    """A file system of 16 MiB in memory, for the test; what of the disk is free is the machine's affair."""
+    host, name = lab.one("kafka"), "lab-test-disk"
+    node = lab.group("kafka")[0]
+    try:
+        host.check_output(f"sudo sh -c 'mkdir -p /mnt/{name} && mount -t tmpfs -o size=16m {name} /mnt/{name}'")
+        host.check_output(f"sudo dd if=/dev/zero of=/mnt/{name}/file bs=1M count=15 status=none")
+        wait_until_raised(lab, "DiskNearlyFull", ROUNDS_S, node=node, device=name)
+        host.check_output(f"sudo rm /mnt/{name}/file")
+        wait_until_withdrawn(lab, "DiskNearlyFull", 120, node=node, device=name)
+    finally:
+        host.run(f"sudo sh -c 'umount /mnt/{name}; rmdir /mnt/{name}'")
+
+
+@pytest.mark.extended
+@pytest.mark.disruptive
+def test_clock_that_is_off(lab: Lab) -> None:
+    """Containers have the machine's clock, so a stand-in for the exporter has another."""
+    node = lab.group("kafka")[0]
+    ahead = 'f"node_time_seconds {time.time() + 5}\\n"'
+    with replaced(lab, node, "prometheus-node-exporter", "node_metrics", ahead):
+        wait_until_raised(lab, "ClockOffset", ROUNDS_S, node=node)
+    wait_until_withdrawn(lab, "ClockOffset", 120, node=node)
+
+
+@pytest.mark.extended
+@pytest.mark.disruptive
+def test_partition_that_nobody_reads(lab: Lab) -> None:
+    """Which is seldom and cannot be had at will: a stand-in for the driver goes on in all partitions but one."""
+    submitter = lab.group("submitter")[0]
+    busy = [labels["partition"] for labels, _ in query(lab, "changes(topic_partition:end_offset:max[3m]) > 3")]
+    assert len(busy) > 1, "the topic's events lie on one partition"
+    starving, *others = busy
+    lines = [f'crypto_spark_processed_offset{{query="prices",partition="{starving}"}} 1']
+    lines += [f'crypto_spark_processed_offset{{query="prices",partition="{other}"}} NOW' for other in others]
+    metrics = f'{chr(10).join([*lines, ""])!r}.replace("NOW", str(int(time.time())))'
+    with replaced(lab, submitter, "spark-job", "spark_job_metrics", metrics):
+        wait_until_raised(lab, "PartitionStarving", 360, engine="spark", partition=starving)
+        assert not raised(lab, "PartitionStarving", engine="flink")
+    wait_until_well(lab, "PartitionStarving", "SparkQueryDead")
 
 
 @pytest.mark.extended
