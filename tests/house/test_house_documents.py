@@ -220,6 +220,17 @@ def test_case_goes_from_symptom_to_cure_in_translation_too(case: str) -> None:
 # The seed's cases
 
 
+def test_every_case_is_provoked_by_a_test_of_the_lab() -> None:
+    tests = REPOSITORY / "tests"
+    table = ast.get_docstring(ast.parse((tests / "lab" / "test_lab_troubleshooting.py").read_text())) or ""
+    assert [case for case in CASES if f"\n{case} " not in table] == []
+    named = re.findall(r"\b(test_lab_\w+)::(test_\w+)|\s(test_(?!lab_)\w+)$", table, re.MULTILINE)
+    assert len(named) > len(CASES)
+    for file, elsewhere, here in named:
+        text = (tests / "lab" / f"{file or 'test_lab_troubleshooting'}.py").read_text()
+        assert f"def {elsewhere or here}(" in text, elsewhere or here
+
+
 @every_case
 def test_case_goes_from_symptom_to_cure(case: str) -> None:
     places = [section(TROUBLESHOOTING, case).find(f"- **{step}:**") for step in ("Symptom", "Look", "Cause", "Cure")]
