@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import subprocess
 import sys
 import time
@@ -68,6 +69,23 @@ class Lab:
     def journal(self, node: str, unit: str, lines: int = 400) -> str:
         return str(self.host(node).check_output(f"sudo journalctl -u {unit} -o cat --no-pager -n {lines}"))
 
+    def now_s(self, node: str) -> int:
+        """Return the node's time in epoch seconds: where `said` is to begin."""
+        return int(self.host(node).check_output("date +%s"))
+
+    def said(self, node: str, unit: str, since_s: int) -> str:
+        """Return what a unit has said since a time of its node's clock."""
+        return str(self.host(node).check_output(f"sudo journalctl -u {unit} -o cat --no-pager --since @{since_s}"))
+
+    def wait_until_said(self, node: str, unit: str, text: str, since_s: int, timeout_s: float = 120) -> None:
+        """Wait until a unit has said a text since then."""
+        self.wait_for(lambda: text in self.said(node, unit, since_s), f"'{text}' in the journal of {unit}", timeout_s)
+
+    def polls(self) -> bool:
+        """Return whether the producer polls spot prices, and so says how many of a round it has sent."""
+        config = self.one("producer").check_output("sudo cat /etc/producer/config.toml")
+        return 'kind = "coinbase_rest"' in config
+
     def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = 120) -> Any:  # noqa: ANN401
         """Poll until `condition` is truthy, and return what it gave; fail naming `what`."""
         timeout_s *= self.patience
@@ -110,6 +128,38 @@ class Lab:
             ["ansible-playbook", f"ansible/playbooks/{name}.yml", *extra],
             cwd=REPOSITORY, env=self.context.environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
+
+    def make(self, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the Makefile's targets for this lab, as a user would; returns its exit code and output."""
+        settings = [f"{key}={value}" for key, value in ({"LAB": self.context.lab} | variables).items()]
+        # Of the `make` that may have started the tests, nothing is to be handed on.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+        return subprocess.run(
+            ["make", "--no-print-directory", target, *settings],
+            cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def flink_jobs(self) -> list[tuple[str, str]]:
+        """Return id and state of the jobs of the pipeline's name that Flink knows."""
+        overview = json.loads(self.one("flink_jobmanager").check_output("curl -s http://localhost:8081/jobs/overview"))
+        return [(job["jid"], job["state"]) for job in overview["jobs"] if job["name"] == "crypto-prices-flink"]
+
+    def flink_jobs_left(self) -> list[str]:
+        """Return the states of those jobs that have not ended."""
+        return [state for _, state in self.flink_jobs() if state not in {"CANCELED", "FAILED", "FINISHED"}]
+
+    def wait_until_rows_flow(self, timeout_s: float = 240) -> None:
+        """Wait until both engines write events that were made after now."""
+        now_us = int(self.sql("SELECT (extract(epoch FROM now()) * 1e6)::bigint")[0][0])
+
+        def flowing() -> bool:
+            newest = self.sql(
+                "SELECT coalesce((SELECT max(produced_at) FROM crypto_prices_realtime), 0),"
+                " coalesce((SELECT max(produced_at) FROM crypto_prices_flink), 0)"
+            )[0]
+            return all(int(value) > now_us for value in newest)
+
+        self.wait_for(flowing, "rows from both engines", timeout_s)
 
     def audit(self) -> dict[str, Any]:
         """Run the audit on the submitter's node."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from live_lab import Lab, screen
 
@@ -14,20 +12,6 @@ def main_pid(lab: Lab, node: str, unit: str) -> int:
     return int(lab.host(node).check_output(f"systemctl show {unit} -p MainPID --value"))
 
 
-def wait_until_rows_flow(lab: Lab, timeout_s: float = 240) -> None:
-    """Both engines write events that were made after now."""
-    now_us = int(lab.sql("SELECT (extract(epoch FROM now()) * 1e6)::bigint")[0][0])
-
-    def flowing() -> bool:
-        newest = lab.sql(
-            "SELECT coalesce((SELECT max(produced_at) FROM crypto_prices_realtime), 0),"
-            " coalesce((SELECT max(produced_at) FROM crypto_prices_flink), 0)"
-        )[0]
-        return all(int(value) > now_us for value in newest)
-
-    lab.wait_for(flowing, "rows from both engines", timeout_s)
-
-
 @pytest.mark.parametrize(
     ("group", "unit"), [("producer", "producer"), ("submitter", "spark-job"), ("submitter", "flink-job")]
 )
@@ -36,13 +20,8 @@ def test_killed_service_comes_back(lab: Lab, group: str, unit: str) -> None:
     before = main_pid(lab, node, unit)
     lab.host(node).check_output(f"sudo kill -9 {before}")
     lab.wait_for(lambda: main_pid(lab, node, unit) not in {0, before}, f"a new process of {unit}")
-    wait_until_rows_flow(lab)
+    lab.wait_until_rows_flow()
     lab.assert_all_accounted_for()
-
-
-def flink_jobs(lab: Lab) -> list[tuple[str, str]]:
-    overview = json.loads(lab.one("flink_jobmanager").check_output("curl -s http://localhost:8081/jobs/overview"))
-    return [(job["jid"], job["state"]) for job in overview["jobs"] if job["name"] == "crypto-prices-flink"]
 
 
 def test_killed_flink_job_comes_back_from_its_checkpoint(lab: Lab) -> None:
@@ -50,12 +29,8 @@ def test_killed_flink_job_comes_back_from_its_checkpoint(lab: Lab) -> None:
     for group, unit in (("flink_taskmanager", "flink-taskmanager"), ("flink_jobmanager", "flink-jobmanager")):
         node = lab.group(group)[0]
         lab.host(node).check_output(f"sudo kill -9 {main_pid(lab, node, unit)}")
-
-    def running_once() -> bool:
-        return [state for _, state in flink_jobs(lab) if state not in {"CANCELED", "FAILED", "FINISHED"}] == ["RUNNING"]
-
-    lab.wait_for(running_once, "exactly one running Flink job", 240)
-    wait_until_rows_flow(lab)
+    lab.wait_for(lambda: lab.flink_jobs_left() == ["RUNNING"], "exactly one running Flink job", 240)
+    lab.wait_until_rows_flow()
     lab.assert_all_accounted_for()
 
 
@@ -79,5 +54,5 @@ def test_each_node_in_turn_restarts(lab: Lab) -> None:
             f"every service after the restart of {node}",
             240,
         )
-    wait_until_rows_flow(lab)
+    lab.wait_until_rows_flow()
     lab.assert_all_accounted_for(300)

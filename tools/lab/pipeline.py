@@ -290,8 +290,8 @@ def wait_for_rows(context: Context) -> dict[str, float | None]:
                 break
             time.sleep(2)
     logs = {
-        "Spark": "make ssh NODE=submitter-1, journalctl -u spark-job",
-        "Flink": "make ssh NODE=submitter-1, journalctl -u flink-job",
+        "Spark": "make ssh NODE=submitter-1, sudo journalctl -u spark-job",
+        "Flink": "make ssh NODE=submitter-1, sudo journalctl -u flink-job",
     }
     raise LabError(
         "\n".join(
@@ -300,5 +300,5 @@ def wait_for_rows(context: Context) -> dict[str, float | None]:
             f"Look at: {logs[engine]}"
             for engine in late
         )
-        + "\nIf neither has rows: make ssh NODE=producer-1, journalctl -u producer. See docs/troubleshooting.md."
+        + "\nIf neither has rows: make ssh NODE=producer-1, sudo journalctl -u producer. See docs/troubleshooting.md."
     )
