@@ -14,7 +14,7 @@ locals {
   service_ports = {
     kafka = {
       ports = local.contract_ports.kafka, to = "kafka"
-      from  = ["kafka", "producer", "submitter", "spark_worker", "flink_jobmanager", "flink_taskmanager", "airflow"]
+      from  = ["kafka", "producer", "submitter", "spark_worker", "flink_jobmanager", "flink_taskmanager", "airflow", "monitoring"]
       why   = "messages and metadata"
     }
     kafka_controller = {

@@ -105,7 +105,7 @@ run "a_node_has_the_rights_of_all_its_groups_and_one_security_group" {
   }
   assert {
     condition = toset(keys(aws_vpc_security_group_ingress_rule.node)) == toset([
-      "kafka:9092<kafka", "kafka:9092<postgres+producer", "kafka:9093<kafka", "kafka:9100<monitoring", "kafka:9404<monitoring",
+      "kafka:9092<kafka", "kafka:9092<monitoring", "kafka:9092<postgres+producer", "kafka:9093<kafka", "kafka:9100<monitoring", "kafka:9404<monitoring",
       "monitoring:9100<monitoring", "postgres+producer:9100<monitoring", "postgres+producer:9108<monitoring",
       "postgres+producer:9187<monitoring",
     ])
