@@ -20,7 +20,7 @@ def test_messages_of_a_page(host: Host) -> None:
     # One key, and so one partition, which has an order.
     host.check_output(
         "printf 'k|1\\nk|2\\nk|3\\nk|4\\n' | kafka-console-producer --bootstrap-server kafka-1:19092 --topic trades"
-        " --property parse.key=true --property key.separator='|'"
+        " --reader-property parse.key=true --reader-property key.separator='|'"
     )
     host.check_output("sleep 3")
     found = json.loads(host.check_output(f"curl -sf {URL}/api/topics/trades"))

@@ -21,7 +21,7 @@ def send(host: Host, topic: str, *lines: str) -> None:
     text = "\\n".join(lines)
     host.check_output(
         f"printf '{text}\\n' | kafka-console-producer {BOOTSTRAP} --topic {topic}"
-        " --property parse.key=true --property key.separator='|'"
+        " --reader-property parse.key=true --reader-property key.separator='|'"
     )
 
 
