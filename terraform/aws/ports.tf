@@ -14,7 +14,7 @@ locals {
   service_ports = {
     kafka = {
       ports = local.contract_ports.kafka, to = "kafka"
-      from  = ["kafka", "producer", "submitter", "spark_worker", "flink_jobmanager", "flink_taskmanager", "airflow"]
+      from  = ["kafka", "producer", "submitter", "spark_worker", "flink_jobmanager", "flink_taskmanager", "airflow", "monitoring"]
       why   = "messages and metadata"
     }
     kafka_controller = {
@@ -22,8 +22,9 @@ locals {
       why   = "the brokers' quorum"
     }
     postgres = {
-      ports = local.contract_ports.postgres, to = "postgres", from = ["submitter", "spark_worker", "flink_taskmanager", "airflow"]
-      why   = "rows of both engines, the audit, and Airflow's metadata and checks"
+      ports = local.contract_ports.postgres, to = "postgres"
+      from  = ["submitter", "spark_worker", "flink_taskmanager", "airflow", "monitoring"]
+      why   = "rows of both engines, the audit, the dashboard, and Airflow's metadata and checks"
     }
     spark_master = {
       ports = local.contract_ports.spark_master, to = "spark_master", from = ["spark_worker", "submitter"]
@@ -111,6 +112,10 @@ locals {
     }
     kafka_ui = {
       ports = local.contract_ports.kafka_ui, to = "monitoring", from = []
+      why   = "a web page"
+    }
+    dashboard = {
+      ports = local.contract_ports.dashboard, to = "monitoring", from = []
       why   = "a web page"
     }
     airflow_restarts_producer = {

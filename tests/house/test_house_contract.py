@@ -13,6 +13,7 @@ import coinbase_replay.config
 import coinbase_replay.generator
 import crypto_dashboard.config
 import crypto_flink.config
+import crypto_kafka_ui.config
 import crypto_producer.config
 import crypto_spark.config
 import pytest
@@ -108,7 +109,7 @@ def test_tools_read_the_same_tables_and_ports() -> None:
     assert engines == {engine: tables[engine]["prices"] for engine in ("spark", "flink")}
     pages = {(page["group"], page["port"]) for page in json.loads(PAGES.read_text())}
     assert {("spark_master", ports["spark_master_ui"]), ("submitter", ports["spark_application_ui"]),
-            ("flink_jobmanager", ports["flink_ui"])} <= pages  # fmt: skip
+            ("flink_jobmanager", ports["flink_ui"]), ("monitoring", ports["kafka_ui"])} <= pages  # fmt: skip
 
 
 def test_audit_reads_the_same_tables() -> None:
@@ -141,6 +142,7 @@ def test_defaults_of_the_apps() -> None:
     assert crypto_producer.config.MetricsConfig().port == ports["producer_metrics"]
     assert coinbase_replay.config.ServerConfig().port == ports["replay"]
     assert crypto_dashboard.config.ServerConfig.model_fields["port"].default == ports["dashboard"]
+    assert crypto_kafka_ui.config.ServerConfig().port == ports["kafka_ui"]
     assert crypto_dashboard.config.EnginesConfig().rejected == rules["contract_tables"]["rejected"]
     for engine in ("spark", "flink"):
         shown = getattr(crypto_dashboard.config.EnginesConfig(), engine)
@@ -238,3 +240,16 @@ def test_dashboards_configuration_is_what_the_app_reads(tmp_path: Path) -> None:
     assert config.topic == contract()["contract_topic"]
     assert config.server.port == contract()["contract_ports"]["dashboard"]
     assert config.engines.spark.nodes == ["spark-master-1"]
+
+
+def test_kafka_pages_configuration_is_what_the_app_reads(tmp_path: Path) -> None:
+    role = next(role for role in ROLES if role.name == "kafka_ui")
+    values = {**defaults(role), "kafka_ui_kafka_bootstrap_servers": ["kafka-1:9092"], "ansible_managed": "managed"}
+    path = tmp_path / "config.toml"
+    path.write_text(environment().from_string((role / "templates" / "config.toml.j2").read_text()).render(values))
+    config = crypto_kafka_ui.config.load_config(path)
+    assert config.server.port == contract()["contract_ports"]["kafka_ui"]
+    assert config.kafka.bootstrap_servers == ["kafka-1:9092"]
+    # What the role says by default is what the app would do without.
+    small = crypto_kafka_ui.config.Config(kafka=config.kafka, server=config.server)
+    assert config == small

@@ -57,6 +57,16 @@ class Lab:
         """Return the first node of a group."""
         return self.host(self.group(group)[0])
 
+    def monitoring_node(self, unit: str) -> str:
+        """Return the node that has one of the monitoring's units; skips in a lab without monitoring."""
+        group = self.inventory.get("monitoring", {}).get("hosts") or self.group("submitter")
+        found = str(group[0])
+        if self.host(found).run(f"systemctl is-enabled {unit}").rc != 0:
+            options = json.loads((self.context.lab_dir / "options.json").read_text())
+            assert options.get("monitoring") == "off", f"{found} has no {unit}"
+            pytest.skip("this lab was made with MONITORING=off")
+        return found
+
     def sql(self, text: str) -> list[list[str]]:
         """Run SQL as the superuser; rows of text."""
         return screen.query(self.context, text)

@@ -13,13 +13,7 @@ PORT = 8050
 
 def node(lab: Lab) -> str:
     """Return the node that has the dashboard; skips in a lab without monitoring."""
-    group = lab.inventory.get("monitoring", {}).get("hosts") or lab.group("submitter")
-    found = str(group[0])
-    if lab.host(found).run("systemctl is-enabled dashboard").rc != 0:
-        options = json.loads((lab.context.lab_dir / "options.json").read_text())
-        assert options.get("monitoring") == "off", f"{found} has no dashboard"
-        pytest.skip("this lab was made with MONITORING=off")
-    return found
+    return lab.monitoring_node("dashboard")
 
 
 def state(lab: Lab) -> dict[str, Any]:

@@ -23,11 +23,11 @@ UNITS = {
     "flink_taskmanager": ["flink-taskmanager"],
     "producer": ["producer", "coinbase-replay"],
     "submitter": ["spark-job", "flink-job"],
-    "monitoring": ["prometheus", "dashboard"],
+    "monitoring": ["prometheus", "dashboard", "kafka-ui"],
     "airflow": ["airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"],
 }
 # Only there where Coinbase cannot be reached; and unless MONITORING=off.
-OPTIONAL_UNITS = {"coinbase-replay", "prometheus", "dashboard"}
+OPTIONAL_UNITS = {"coinbase-replay", "prometheus", "dashboard", "kafka-ui"}
 SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
 ENGINES = {"Spark": "crypto_prices_realtime", "Flink": "crypto_prices_flink"}
 

@@ -307,12 +307,12 @@ run "outputs" {
     error_message = jsonencode(output.instance_types)
   }
   assert {
-    # 8 c6i.large, t3.micro, NAT gateway, two addresses, 8 x 30 + 8 GiB, 5 GiB of state.
-    condition     = output.cost_estimate.usd_per_hour == format("%.3f", 8 * 0.085 + 0.0104 + 0.045 + 2 * 0.005 + 248 * 0.08 / 730 + 5 * 0.3 / 730) && output.cost_estimate.usd_per_hour_by_part.nodes == "0.680" && output.cost_estimate.spot == "no"
+    # 9 c6i.large, t3.micro, NAT gateway, two addresses, 9 x 30 + 8 GiB, 5 GiB of state.
+    condition     = output.cost_estimate.usd_per_hour == format("%.3f", 9 * 0.085 + 0.0104 + 0.045 + 2 * 0.005 + 278 * 0.08 / 730 + 5 * 0.3 / 730) && output.cost_estimate.usd_per_hour_by_part.nodes == "0.765" && output.cost_estimate.spot == "no"
     error_message = jsonencode(output.cost_estimate)
   }
   assert {
-    condition     = output.cost_estimate.usd_per_day == "18.59" && output.cost_estimate.usd_per_30_days == "557.74"
+    condition     = output.cost_estimate.usd_per_day == "20.71" && output.cost_estimate.usd_per_30_days == "621.30"
     error_message = jsonencode(output.cost_estimate)
   }
   assert {

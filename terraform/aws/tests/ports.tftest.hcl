@@ -74,6 +74,8 @@ run "rules_of_small" {
 
   assert {
     condition = toset(keys(aws_vpc_security_group_ingress_rule.node)) == toset([
+      "airflow:9100<monitoring+producer", "flink_jobmanager:22<airflow", "flink_taskmanager:22<airflow", "kafka:9092<airflow",
+      "monitoring+producer:22<airflow", "postgres:5432<airflow", "postgres:5432<monitoring+producer", "submitter:22<airflow",
       "flink_jobmanager:32768-60999<flink_taskmanager", "flink_jobmanager:6123<flink_taskmanager",
       "flink_jobmanager:6124<flink_taskmanager", "flink_jobmanager:8081<flink_taskmanager", "flink_jobmanager:8081<submitter",
       "flink_jobmanager:9100<monitoring+producer", "flink_jobmanager:9249<monitoring+producer",
@@ -105,8 +107,9 @@ run "a_node_has_the_rights_of_all_its_groups_and_one_security_group" {
   }
   assert {
     condition = toset(keys(aws_vpc_security_group_ingress_rule.node)) == toset([
-      "kafka:9092<kafka", "kafka:9092<postgres+producer", "kafka:9093<kafka", "kafka:9100<monitoring", "kafka:9404<monitoring",
-      "monitoring:9100<monitoring", "postgres+producer:9100<monitoring", "postgres+producer:9108<monitoring",
+      "kafka:9092<kafka", "kafka:9092<monitoring", "kafka:9092<postgres+producer", "kafka:9093<kafka", "kafka:9100<monitoring", "kafka:9404<monitoring",
+      "monitoring:9100<monitoring", "postgres+producer:5432<monitoring", "postgres+producer:9100<monitoring",
+      "postgres+producer:9108<monitoring",
       "postgres+producer:9187<monitoring",
     ])
     error_message = "Rules: ${jsonencode(keys(aws_vpc_security_group_ingress_rule.node))}"
