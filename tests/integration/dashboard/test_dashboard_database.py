@@ -182,3 +182,37 @@ def test_a_look_is_cheap_in_a_long_table(clean_database: Connection, source: Pos
         source.rows()
     # Of both engines, on a machine that may be busy; 2 s lie between two looks.
     assert (time.monotonic() - began) / 10 < 0.5
+
+
+@pytest.mark.parametrize(
+    ("template", "table", "key"),
+    [(database.HISTORY, "crypto_prices_flink", "timestamp"), (database.CANDLES, "candles_1m_flink", "window_start")],
+)
+def test_what_is_old_is_not_read(clean_database: Connection, template: str, table: str, key: str) -> None:
+    """Of a month the index gives the last minutes: rows of before are not read and thrown away."""
+    with clean_database.cursor() as cursor:
+        for symbol in SYMBOLS:
+            values = {"symbol": symbol, "now_ms": time.time_ns() // 1_000_000}
+            columns = "1, 't', %(now_ms)s - n * 60000, gen_random_uuid(), 0, 1, n"
+            if key == "window_start":
+                columns = "%(now_ms)s - n * 60000, 1, 1, 1, 1, 1"
+            cursor.execute(
+                f"INSERT INTO {table} SELECT %(symbol)s, {columns} FROM generate_series(0, 20000) AS n", values
+            )
+        cursor.execute("ANALYZE")
+        text = database.statement(template, table, since_min=20)
+        cursor.execute(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {text}",
+            {"symbols": SYMBOLS, "limit": database.HISTORY_ROWS, "step_s": 30, "minutes": 15},
+        )
+        waiting, scans = [cursor.fetchone()[0][0]["Plan"]], []
+        while waiting:
+            node = waiting.pop()
+            waiting += node.get("Plans", [])
+            if node.get("Relation Name") == table:
+                scans.append(node)
+    assert scans
+    for scan in scans:
+        assert scan["Node Type"] in {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}
+        assert scan["Actual Rows"] > 0
+        assert scan.get("Rows Removed by Filter", 0) == 0

@@ -25,6 +25,9 @@ CANDLES_MIN = 40
 STEP_S = 30
 HISTORY_MIN = 15
 
+# One moment for the whole statement and of the columns' own type: else no index is used for what is compared with it.
+_NOW_MS = "(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
+
 _NEWEST = """\
 SELECT one.* FROM unnest(%(symbols)s::text[]) AS wanted (symbol) CROSS JOIN LATERAL (
     SELECT symbol, price, "user", timestamp, produced_at, kafka_partition, kafka_offset,
@@ -82,7 +85,7 @@ CANDLES = """\
 SELECT coalesce(json_object_agg(symbol, candles), '{{}}') FROM (
     SELECT symbol, json_agg(json_build_array(window_start, open, high, low, close) ORDER BY window_start) AS candles
     FROM {table} WHERE symbol = ANY(%(symbols)s)
-      AND window_start >= extract(epoch FROM clock_timestamp()) * 1000 - %(minutes)s * 60000
+      AND window_start >= {now_ms} - %(minutes)s * 60000
     GROUP BY symbol
 ) AS symbols"""
 
@@ -90,9 +93,11 @@ SELECT coalesce(json_object_agg(symbol, candles), '{{}}') FROM (
 def statement(template: str, table: str, *, rejected: str = "rejected_messages", since_min: int | None = None) -> str:
     """Return a statement for one table; `since_min` bounds the newest rows by event time, in minutes from now."""
     since = "" if since_min is None else (
-        f"\n      AND timestamp >= extract(epoch FROM clock_timestamp())::bigint * 1000 - {since_min * 60_000}"
+        f"\n      AND timestamp >= {_NOW_MS} - {since_min * 60_000}"
     )  # fmt: skip
-    return template.format(table=table, rejected=rejected, newest=_NEWEST.format(table=table, since=since))
+    return template.format(
+        table=table, rejected=rejected, newest=_NEWEST.format(table=table, since=since), now_ms=_NOW_MS
+    )
 
 
 class Source(Protocol):
