@@ -58,11 +58,21 @@ def parse(parameters: Mapping[str, str], topic: Topic, count: int, most: int) ->
         raise QueryError("at=offset needs an offset")
     time_ms = 0
     if at == "time":
-        try:
-            time_ms = round(dt.datetime.fromisoformat(given.get("time", "")).replace(tzinfo=dt.UTC).timestamp() * 1000)
-        except ValueError as error:
-            raise QueryError("at=time needs a time in UTC, for example time=2026-11-26T09:30") from error
+        time_ms = _time_ms(given.get("time", ""))
     return Query(count, partition, at, _number(given, "offset", 0) or 0, time_ms)  # type: ignore[arg-type]
+
+
+def _time_ms(text: str) -> int:
+    wrong = QueryError("at=time needs a time in UTC, 1970 or later, for example time=2026-11-26T09:30")
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise wrong from error
+    time_ms = round(found.replace(tzinfo=dt.UTC).timestamp() * 1000)
+    # To Kafka negative times are no times, but places; and a zone would be taken for UTC.
+    if time_ms < 0 or found.tzinfo not in {None, dt.UTC}:
+        raise wrong
+    return time_ms
 
 
 def _number(given: Mapping[str, str], name: str, default: int | None) -> int | None:
