@@ -32,6 +32,9 @@ def test_nothing_asked_for_is_the_newest_of_all() -> None:
         ({"at": "offset", "offset": "²"}, "is no number that Kafka knows"),
         ({"at": "time", "time": "noon"}, "at=time needs a time in UTC"),
         ({"at": "time"}, "at=time needs a time in UTC"),
+        ({"at": "time", "time": "1969-12-31T23:59:59.999"}, "at=time needs a time in UTC"),
+        ({"at": "time", "time": "0001-01-01"}, "at=time needs a time in UTC"),
+        ({"at": "time", "time": "2026-11-26T09:30+07:00"}, "at=time needs a time in UTC"),
     ],
 )
 def test_wrong_addresses_are_refused_in_words(parameters: dict[str, str], words: str) -> None:
@@ -118,6 +121,21 @@ def test_json_is_laid_out_and_deep_json_is_text() -> None:
     assert laid_out('{"a":[1,2]}').count("\n") > 3
     assert laid_out("[" * 100_000) == ""
     assert laid_out("7") == ""
+
+
+def test_json_whose_lines_would_be_far_too_long_is_text() -> None:
+    """64 KiB of lists within lists, whose lines begin with hundreds of blanks."""
+    nested = "[" + ",".join(["[" * 400 + "]" * 400] * 80) + "]"
+    assert decode(nested.encode(), 65_536).form == "text"
+    assert laid_out(nested) == ""
+
+
+@pytest.mark.parametrize("escaped", [r"\ud800", r"\u202e", r"\u0000"])
+def test_laid_out_is_text_that_can_be_sent_and_stays_in_its_place(escaped: str) -> None:
+    said = laid_out(f'{{"é": "{escaped}"}}')
+    assert escaped in said
+    assert said.encode()
+    assert "é" in laid_out('{"é": 1}')
 
 
 @pytest.mark.parametrize(

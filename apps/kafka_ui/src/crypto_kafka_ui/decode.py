@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import codecs
 import json
+from typing import Any
 
 from crypto_kafka_ui.readings import Text
+
+# Of JSON on lines of its own, at most.
+LAID_OUT_CHARACTERS = 1_000_000
 
 
 def decode(data: bytes | None, limit: int) -> Text:
@@ -18,7 +22,7 @@ def decode(data: bytes | None, limit: int) -> Text:
         text = codecs.getincrementaldecoder("utf-8")().decode(data[:limit], final=size <= limit)
     except UnicodeDecodeError:
         text = "\0"
-    if not all(character.isprintable() or character in "\n\r\t" for character in text):
+    if not _is_readable(text):
         # Three characters a byte.
         shown = data[: max(1, limit // 3)]
         return Text(shown.hex(" "), "bytes", size, cut=len(shown) < size)
@@ -27,13 +31,31 @@ def decode(data: bytes | None, limit: int) -> Text:
 
 
 def laid_out(text: str) -> str:
-    """Return a JSON object or list on lines of its own; nothing where the text is none.
+    """Return a JSON object or list on lines of its own; nothing where the text is none, or would become far too long.
 
     For reading: what was sent is the text itself, whose numbers may have other digits.
     """
     if text.lstrip()[:1] not in {"{", "["}:
         return ""
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        found = json.loads(text)
+        lines = _lines(found, ascii_only=False)
+        # What would move the text around it, or is half a character, stays escaped.
+        return lines if _is_readable(lines) else _lines(found, ascii_only=True)
     except (ValueError, RecursionError):
         return ""
+
+
+def _lines(found: Any, *, ascii_only: bool) -> str:  # noqa: ANN401 - JSON
+    """Raises ValueError where it becomes too long: every line of what is nested deeply begins with that many blanks."""
+    parts, size = [], 0
+    for part in json.JSONEncoder(indent=2, ensure_ascii=ascii_only).iterencode(found):
+        size += len(part)
+        if size > LAID_OUT_CHARACTERS:
+            raise ValueError("too long")
+        parts.append(part)
+    return "".join(parts)
+
+
+def _is_readable(text: str) -> bool:
+    return all(character.isprintable() or character in "\n\r\t" for character in text)
