@@ -35,6 +35,13 @@ def test_lines_lie_inside_the_chart() -> None:
     assert all(charts.TOP <= float(y) <= charts.HEIGHT - charts.BOTTOM for _, y in places)
 
 
+def test_hour_that_began_before_what_is_looked_at_is_at_the_edge() -> None:
+    # Of one hour until ten past the clock gives two, and the first began 70 minutes ago.
+    places = re.search(r'points="([\d.]+),', charts.by_hour("x", {"spark": [(70 / 60, 5.0), (10 / 60, 5.0)]}, 1))
+    assert places is not None
+    assert float(places[1]) == charts.LEFT
+
+
 def test_page_says_what_was_measured_and_needs_nothing_else() -> None:
     html = report.render(day(), UNTIL)
     for text in ("2026-11-24 00:10", "2026-11-25 00:10", "12,000", "12.5", "1,001", "BTC-USD", "p99.9"):

@@ -88,7 +88,8 @@ def by_hour(name: str, series: Mapping[str, Points], hours: float) -> str:
     bottom = HEIGHT - BOTTOM
 
     def x(ago: float) -> float:
-        return scale(-ago, -hours, 0, LEFT, WIDTH - RIGHT)
+        # The first hour may have begun before what is looked at.
+        return scale(-min(ago, hours), -hours, 0, LEFT, WIDTH - RIGHT)
 
     def y(value: float) -> float:
         return scale(math.log10(value), low, high, bottom, TOP)
