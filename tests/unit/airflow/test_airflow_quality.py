@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from crypto_airflow import quality, settings
@@ -90,6 +91,15 @@ def test_messages_without_a_trade_id(value: bytes | None) -> None:
 def test_message_with_a_trade_id() -> None:
     value = json.dumps({"symbol": "GAP-USD", "user": "synthetic", "trade_id": 7}).encode()
     assert trade_of(value, 5) == Trade("synthetic", "GAP-USD", 7, 5)
+
+
+def test_an_hour_of_a_busy_topic_fits_beside_airflow() -> None:
+    value = json.dumps({"symbol": "BTC-USD", "user": "coinbase", "trade_id": 1_000_000_000}).encode()
+    tracemalloc.start()
+    found = [trade_of(value, 1_800_000_000_000 + number) for number in range(10_000)]
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size / len(found) < 180
 
 
 def test_gaps_are_named() -> None:
