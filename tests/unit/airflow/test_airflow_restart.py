@@ -85,6 +85,7 @@ class Database:
         self.old, self.locked = old, locked
         self.calls: list[tuple[Any, ...]] = []
         self.autocommit = False
+        self.refusal: type[Exception] = psycopg2.errors.LockNotAvailable
         self.answer = 0
 
     def cursor(self) -> Database:
@@ -103,7 +104,7 @@ class Database:
         table, symbol, seconds, batch = values
         self.calls.append(values)
         if table in self.locked:
-            raise psycopg2.errors.LockNotAvailable
+            raise self.refusal
         assert seconds == 14 * 86_400
         self.answer = min(self.old.get((table, symbol), 0), batch)
         self.old[table, symbol] = self.old.get((table, symbol), 0) - self.answer
@@ -138,6 +139,14 @@ def test_locked_table_is_left_and_the_others_go_on() -> None:
     outcome = retention.expire(database, SETTINGS, 14, sleep=lambda _: None)
     assert outcome.left == ["candles_1m_spark: locked by somebody else"] * 2
     assert outcome.deleted["rejected_messages"] == 3
+
+
+def test_slow_table_is_left_and_the_others_go_on() -> None:
+    database = Database({("data_quality_results", ""): 3}, locked=["rejected_messages"])
+    database.refusal = psycopg2.errors.QueryCanceled
+    outcome = retention.expire(database, SETTINGS, 14, sleep=lambda _: None)
+    assert outcome.left == ["rejected_messages: a batch took longer than 60 s"]
+    assert outcome.deleted["data_quality_results"] == 3
 
 
 def test_settings_are_read_from_the_file_that_the_environment_names(

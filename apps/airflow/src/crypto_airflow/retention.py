@@ -12,6 +12,8 @@ import psycopg2.errors
 from crypto_airflow.settings import Settings
 
 Connection = Any
+# A batch that takes longer is given up.
+BATCH_S = 60
 
 
 @dataclass
@@ -44,7 +46,7 @@ def expire(
     # Every batch is a transaction of its own.
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute("SET statement_timeout = '60s'")
+        cursor.execute(f"SET statement_timeout = '{BATCH_S}s'")
         for table, symbol in parts(settings):
             outcome.deleted.setdefault(table, 0)
             while left > 0:
@@ -56,6 +58,9 @@ def expire(
                     )
                 except psycopg2.errors.LockNotAvailable:
                     outcome.left.append(f"{table}: locked by somebody else")
+                    break
+                except psycopg2.errors.QueryCanceled:
+                    outcome.left.append(f"{table}: a batch took longer than {BATCH_S} s")
                     break
                 (deleted,) = cursor.fetchone()
                 outcome.deleted[table] += deleted

@@ -49,8 +49,8 @@ class Retention(Section):
     days: PositiveInt = 14
     batch_rows: PositiveInt = Field(default=2000, le=10_000)
     max_rows: PositiveInt = 20_000_000
-    """How many rows a run deletes at most; the next one goes on. More than a day of all trades, which is some millions in
-    both tables, or a lab that takes them all would never be done; and less than the DAG has time for."""
+    """How many rows a run deletes at most; the next one goes on. A day of all trades is some millions in both tables:
+    with less than that a lab that takes them all would never be done."""
     pause_s: float = Field(default=0.05, ge=0)
     """Between two batches, so that the writers come first."""
 
