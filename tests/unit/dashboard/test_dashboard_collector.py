@@ -136,18 +136,37 @@ def test_slow_source_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     run(steps, database, Slow())
 
 
-def test_rate_of_many_rows_is_told_by_the_counter() -> None:
+class Busy(FakeDatabase):
     """More rows than are looked at: the last minute's are a lower bound, the server's counter knows."""
 
-    class Busy(FakeDatabase):
-        inserted = 1_000_000
+    inserted = 1_000_000
+    pause_s = 0.0
 
-        def rows(self) -> Rows:
-            found = super().rows()
-            busy = {name: replace(engine, rows=2_500, capped=True, inserted=self.inserted)
-                    for name, engine in found.engines.items()}  # fmt: skip
-            return replace(found, engines=busy)
+    def rows(self) -> Rows:
+        time.sleep(self.pause_s)
+        found = super().rows()
+        busy = {name: replace(engine, rows=2_500, capped=True, inserted=self.inserted)
+                for name, engine in found.engines.items()}  # fmt: skip
+        return replace(found, engines=busy)
 
+
+def test_rate_is_told_where_no_answer_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "PATIENCE_S", 0.05)
+    database = Busy()
+    database.pause_s = 0.1
+
+    async def steps(made: Collector, clock: Clock) -> None:
+        for _ in range(4):
+            found = await look(made)
+            await asyncio.sleep(0.3)
+            clock.now_s += 2
+            database.inserted += 10_000
+        assert found["engines"]["spark"]["rows_per_s"] == pytest.approx(5_000)
+
+    run(steps, database, None)
+
+
+def test_rate_of_many_rows_is_told_by_the_counter() -> None:
     database = Busy()
 
     async def steps(made: Collector, clock: Clock) -> None:

@@ -79,6 +79,7 @@ class Collector:
         self._history = Part("PostgreSQL, history", refresh.history_s, self._in_thread(rows.history))
         self._metrics = Part("Prometheus", refresh.metrics_s, metrics.metrics) if metrics else None
         self._parts = [part for part in (self._rows, self._candles, self._history, self._metrics) if part]
+        self._noted_s: float | None = None
         self._built: bytes = b""
         self._built_s = -WINDOW_S
 
@@ -88,15 +89,16 @@ class Collector:
             now_s = self._clock()
             if self._built and now_s - self._built_s < self._config.refresh.rows_s * 0.9:
                 return self._built
-            before = self._rows.read_s
             reading = [task for part in self._parts if (task := part.begin(now_s)) is not None]
             if reading:
                 done, _ = await asyncio.wait(reading, timeout=PATIENCE_S)
                 for task in done:
                     # Anything but a SourceError is a fault of this program: it goes to the log and to the viewer.
                     task.result()
-            if self._rows.read_s != before:
-                self._note(now_s, self._rows.value)
+            # Also an answer that came after the last viewer had stopped waiting for it.
+            if self._rows.read_s is not None and self._rows.read_s != self._noted_s:
+                self._noted_s = self._rows.read_s
+                self._note(self._noted_s, self._rows.value)
             self._built = json.dumps(build(self._config, self._found()), separators=(",", ":")).encode()
             self._built_s = now_s
             return self._built
