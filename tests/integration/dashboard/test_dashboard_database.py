@@ -205,7 +205,7 @@ def test_what_is_old_is_not_read(clean_database: Connection, template: str, tabl
             f"EXPLAIN (ANALYZE, FORMAT JSON) {text}",
             {"symbols": SYMBOLS, "limit": database.HISTORY_ROWS, "step_s": 30, "minutes": 15},
         )
-        waiting, scans = [cursor.fetchone()[0][0]["Plan"]], []
+        waiting, scans = [cursor.fetchall()[0][0][0]["Plan"]], []
         while waiting:
             node = waiting.pop()
             waiting += node.get("Plans", [])
