@@ -9,6 +9,9 @@ locals {
   # A port that a program lets the kernel choose (net.ipv4.ip_local_port_range of Debian).
   chosen_by_kernel = [32768, 60999]
 
+  # Each worker has a port of its own, from the contract's on (lab_spark_worker_ui_ports).
+  spark_worker_uis = distinct([local.contract_ports.spark_worker_ui, local.contract_ports.spark_worker_ui + max(length(module.topology.groups["spark_worker"]), 1) - 1])
+
   # Service => its port or [first, last], the group that serves it, the groups that may use it, and what for. Without
   # clients, people reach it through SSH only.
   service_ports = {
@@ -39,7 +42,7 @@ locals {
       why   = "the master starts executors"
     }
     spark_worker_ui = {
-      ports = local.contract_ports.spark_worker_ui, to = "spark_worker", from = ["monitoring"]
+      ports = local.spark_worker_uis, to = "spark_worker", from = ["monitoring"]
       why   = "a web page, and Prometheus"
     }
     spark_driver = {

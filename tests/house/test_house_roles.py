@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house_files import BLOCKS, ROLES, defaults, entry_points, environment, options, read, task_files, tasks
+from house_files import (
+    BLOCKS,
+    REPOSITORY,
+    ROLES,
+    defaults,
+    entry_points,
+    environment,
+    options,
+    read,
+    task_files,
+    tasks,
+)
 
 # Roles that put something on the controller, where nothing runs that could be unhealthy.
 WITHOUT_VERIFY = {"artifacts"}
@@ -183,6 +194,18 @@ def test_secrets_are_neither_logged_nor_readable(role: Path) -> None:
                 assert task.get("no_log") is True, f"{path.name}: {task['name']}"
                 module = task.get("ansible.builtin.copy") or task.get("ansible.builtin.template")
                 assert module is None or module["mode"] in {"0600", "0640"}
+
+
+@every_role
+def test_packages_are_in_the_node_image(role: Path) -> None:
+    """A node of a new image has no lists of packages, though they look fresh: others cannot be installed there."""
+    recipe = read(REPOSITORY / "terraform" / "node_image" / "recipe.json")
+    for path in task_files(role):
+        for task in tasks(path):
+            wanted = task.get("ansible.builtin.apt", {}).get("name", [])
+            wanted = [wanted] if isinstance(wanted, str) else wanted
+            names = {environment().from_string(name).render(defaults(role)) for name in wanted}
+            assert names - set(recipe["packages"]) == set(), path.name
 
 
 # Scenarios

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from live_lab import Lab
+from live_lab import Lab, restarted
 
 DAGS = ["comparison_report", "data_quality", "pipeline_restart", "retention"]
 # Older than the checks' settle time, and well inside of their window.
@@ -344,9 +344,8 @@ def test_service_is_restarted_and_rows_flow_again(
     assert settled.run("pipeline_restart", timeout_s=900, service=service) == (
         "success", {"restart_service": "success", "wait_for_rows": "success"},
     )  # fmt: skip
-    after = lab.started()
     wanted = {(node, unit) for group, unit in units for node in lab.group(group)}
-    assert {key for key, started_us in after.items() if before.get(key) != started_us} == wanted
+    assert restarted(before, lab.started()) == wanted
     lab.assert_all_accounted_for()
 
 

@@ -370,14 +370,16 @@ def test_disk_that_is_nearly_full(lab: Lab) -> None:
     """A file system of 16 MiB in memory, for the test; what of the disk is free is the machine's affair."""
     host, name = lab.one("kafka"), "lab-test-disk"
     node = lab.group("kafka")[0]
+    # Not below /mnt or /media: Debian's exporter leaves those out.
+    folder = f"/opt/{name}"
     try:
-        host.check_output(f"sudo sh -c 'mkdir -p /mnt/{name} && mount -t tmpfs -o size=16m {name} /mnt/{name}'")
-        host.check_output(f"sudo dd if=/dev/zero of=/mnt/{name}/file bs=1M count=15 status=none")
+        host.check_output(f"sudo sh -c 'mkdir -p {folder} && mount -t tmpfs -o size=16m {name} {folder}'")
+        host.check_output(f"sudo dd if=/dev/zero of={folder}/file bs=1M count=15 status=none")
         wait_until_raised(lab, "DiskNearlyFull", ROUNDS_S, node=node, device=name)
-        host.check_output(f"sudo rm /mnt/{name}/file")
+        host.check_output(f"sudo rm {folder}/file")
         wait_until_withdrawn(lab, "DiskNearlyFull", 120, node=node, device=name)
     finally:
-        host.run(f"sudo sh -c 'umount /mnt/{name}; rmdir /mnt/{name}'")
+        host.run(f"sudo sh -c 'umount {folder}; rmdir {folder}'")
 
 
 @pytest.mark.extended

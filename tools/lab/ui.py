@@ -6,7 +6,7 @@ import hashlib
 import json
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,15 @@ def _has_address(address: str) -> bool:
     return True
 
 
-def choose_ports(wanted: list[Page], free: Callable[[int], bool] = is_free) -> dict[str, int]:
-    """Return page => port here: its own one, else the next that is free and no other page's. LabError without one."""
+def choose_ports(
+    wanted: list[Page], free: Callable[[int], bool] = is_free, others: Collection[int] = ()
+) -> dict[str, int]:
+    """Return page => port here: its own one, else the next that is free and no other page's. LabError without one.
+
+    `others` are ports of pages that have them later, or by another connection.
+    """
     given: dict[str, int] = {}
-    own = {page.port for page in wanted}
+    own = {page.port for page in wanted}.union(others)
     for page in wanted:
         port = page.port
         while not free(port) or port in given.values() or (port != page.port and port in own):
@@ -86,6 +91,7 @@ def choose_ports(wanted: list[Page], free: Callable[[int], bool] = is_free) -> d
 def up(context: Context, wanted: list[Page]) -> None:
     """Open what is not open yet, and list the addresses."""
     state = _read(context)
+    own = {page.port for page in wanted}
     for node in dict.fromkeys(page.node for page in wanted):
         mine = [page for page in wanted if page.node == node]
         if _asked(_socket(context, node), "check") and all(page.name in state for page in mine):
@@ -94,7 +100,7 @@ def up(context: Context, wanted: list[Page]) -> None:
         for page in mine:
             state.pop(page.name, None)
         taken = set(state.values())
-        chosen = choose_ports(mine, lambda port, taken=taken: port not in taken and is_free(port))  # type: ignore[misc]
+        chosen = choose_ports(mine, lambda port, taken=taken: port not in taken and is_free(port), own)  # type: ignore[misc]
         _open(context, mine, chosen)
         state |= chosen
         _file(context).write_text(json.dumps(state))

@@ -23,7 +23,7 @@ run "matrix" {
   }
   assert {
     condition = alltrue([
-      for name, port in local.contract_ports : length([for row in local.port_matrix : 1 if try(row.ports == port, false)]) >= 1
+      for name, port in local.contract_ports : length([for row in local.port_matrix : 1 if contains(flatten([row.ports]), port)]) >= 1
     ])
     error_message = "A port of the contract is in no row: ${jsonencode(local.contract_ports)}"
   }
@@ -139,6 +139,10 @@ run "scale_fits_into_the_quota_of_rules" {
   assert {
     condition     = length(aws_instance.node) == 16 && max(values(local.rules_of)...) <= 20
     error_message = "Rules: ${jsonencode(local.rules_of)}"
+  }
+  assert {
+    condition     = contains(keys(aws_vpc_security_group_ingress_rule.node), "spark_worker:8082-8085<monitoring+producer")
+    error_message = "Prometheus does not reach every worker: ${jsonencode(keys(aws_vpc_security_group_ingress_rule.node))}"
   }
 }
 

@@ -113,6 +113,17 @@ def test_taken_port_is_said(
     assert json.loads((lab.lab_dir / "ui.json").read_text())["Flink"] == 8083
 
 
+@pytest.mark.usefixtures("calls")
+def test_taken_port_moves_no_other_nodes_page(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next port after the Spark master's is Flink's, whose node comes later."""
+    monkeypatch.setattr(ui, "is_free", lambda port: port != 8080)
+    wanted = ui.pages(NODES)
+    ui.up(lab, wanted)
+    own = {page.name: page.port for page in wanted}
+    chosen = json.loads((lab.lab_dir / "ui.json").read_text())
+    assert {name for name, port in chosen.items() if port != own[name]} == {"Spark master"}
+
+
 def test_stop_closes_all(lab: Context, calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ui.up(lab, ui.pages(NODES))
     capsys.readouterr()

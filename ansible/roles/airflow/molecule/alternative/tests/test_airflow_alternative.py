@@ -42,10 +42,10 @@ def test_settings_are_the_running_ones(host: Host) -> None:
 
 
 def test_user_and_places(host: Host) -> None:
-    assert host.process.filter(user="pilot", comm="python3") or host.process.filter(user="pilot")
+    assert host.process.filter(user="pilot")
     assert host.user("pilot").uid == 957
     with host.sudo():
-        assert host.check_output("find /var/log/pilot -type f -user pilot")
+        assert host.check_output("find /var/log/pilot/dag_processor -type f -user pilot")
     for path in ("/etc/airflow", "/opt/airflow", "/opt/airflow-dags", "/var/lib/airflow", "/var/log/airflow"):
         assert not host.file(path).exists, path
     assert not host.socket("tcp://0.0.0.0:8085").is_listening
