@@ -15,6 +15,7 @@ Where the output goes to a file, the last lines of each part that failed are pri
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import re
 import secrets
@@ -58,12 +59,21 @@ LAB = lab_name(REPOSITORY / ".lab")
 OURS = REPOSITORY / ".lab" / LAB / "made-by-make-test"
 
 
-def show(name: str, process: subprocess.Popen[str]) -> None:
+def show(name: str, process: subprocess.Popen[bytes]) -> None:
     """Print what a part prints, unless the screen is its own already, and keep the end of it."""
-    last_lines[name] = deque(maxlen=LAST_LINES)
-    for line in process.stdout or ():
-        print(line, end="", flush=True)
-        last_lines[name].append(line)
+    last_lines[name] = deque([""], maxlen=LAST_LINES)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    # As it comes, not by lines: pytest writes a dot for each test.
+    while process.stdout and (chunk := os.read(process.stdout.fileno(), 65_536)):
+        text = decoder.decode(chunk)
+        print(text, end="", flush=True)
+        first, *others = text.splitlines(keepends=True) or [""]
+        lines = last_lines[name]
+        if lines[-1].endswith("\n"):
+            lines.append(first)
+        else:
+            lines[-1] += first
+        lines.extend(others)
 
 
 def run(name: str, command: list[str], **environment: str) -> bool:
@@ -73,7 +83,7 @@ def run(name: str, command: list[str], **environment: str) -> bool:
     # A terminal is handed on, for its colours and its living lines.
     piped = None if sys.stdout.isatty() else subprocess.PIPE
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, env={**os.environ, **environment}, text=True, errors="replace",
+        command, cwd=REPOSITORY, env={**os.environ, **environment},
         stdout=piped, stderr=None if piped is None else subprocess.STDOUT,
     )  # fmt: skip
     # Not to its end of file, which a daemon that the part has started could hold open.
@@ -233,9 +243,9 @@ def main() -> int:
     passed = sum(1 for outcome in outcomes if outcome[2])
     print(f"parts: {passed} passed, {len(outcomes) - passed} failed", flush=True)
     for name, _, good in outcomes:
-        if not good and last_lines.get(name):
-            said = "".join(f"  {line}" for line in last_lines[name])
-            print(f"\nThe last lines of '{name}':\n{said}", end="", flush=True)
+        said = "".join(f"  {line}" for line in last_lines.get(name, ()) if line)
+        if not good and said:
+            print(f"\nThe last lines of '{name}':\n{said}", end="" if said.endswith("\n") else "\n", flush=True)
     return 0 if passed == len(outcomes) else 1
 
 

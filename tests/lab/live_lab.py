@@ -173,9 +173,7 @@ class Lab:
 
     def audit(self) -> dict[str, Any]:
         """Run the audit on the submitter's node."""
-        done = screen.on_node(self.context, self.group("submitter")[0], "sudo lab-audit --json", timeout_s=300)
-        assert done.returncode in {0, 1}, done.stderr
-        return dict(json.loads(done.stdout))
+        return screen.lab_audit(self.context, self.inventory)
 
     def ledger(self) -> dict[str, Any]:
         """Return the producer's durable counts."""

@@ -19,7 +19,10 @@ def test_engines_run_on_equal_terms(lab: Lab) -> None:
     if len(lab.group("spark_worker")) > 1:
         pytest.skip("the comparison is of one worker against one task manager")
     seen = SshLab(lab.context)
-    spark, flink = seen.facts("spark"), seen.facts("flink")
+    # Pages of a driver or a job manager that has just come up may lack something yet; terms that differ stay so.
+    spark, flink = lab.wait_for(
+        lambda: (seen.facts("spark"), seen.facts("flink")), "what both engines say of themselves"
+    )
     assert (spark.engine, flink.engine) == ("spark", "flink")
     assert violations(spark, flink) == []
 

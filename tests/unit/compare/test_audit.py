@@ -13,7 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY / "apps" / "compare" / "src"))
 
-from compare.audit import Topic, candles, closed_windows, compare_candles, compare_engine  # noqa: E402 - found on the path set above
+from compare import audit as audit_module  # noqa: E402 - found on the path set above
+from compare.audit import Settings, Topic, audit, candles, closed_windows, compare_candles, compare_engine  # noqa: E402 - found on the path set above
 from compare.event import Event, classify  # noqa: E402 - found on the path set above
 
 FIXTURE = json.loads((REPOSITORY / "tests" / "fixtures" / "events.json").read_text())
@@ -103,6 +104,31 @@ def test_a_closed_window_that_an_engine_lacks_is_missing() -> None:
     assert compare_candles(tables, {}, closed)["missing"] == 1
     # The last one is still open.
     assert compare_candles({**tables, "flink": tables["spark"]}, {}, closed)["missing"] == 0
+
+
+@pytest.mark.parametrize(("settle_s", "looks", "ok"), [(0, 1, False), (60, 3, True), (7, 3, True), (4, 2, False)])
+def test_engines_have_time_to_catch_up(
+    monkeypatch: pytest.MonkeyPatch, settle_s: float, looks: int, *, ok: bool
+) -> None:
+    """The topic is read once; the tables are looked at until they have what it held then, or the time is over."""
+    read: list[str] = []
+    now = [0.0]
+
+    def read_topic(_: Settings) -> Topic:
+        read.append("topic")
+        return Topic({0: 0})
+
+    def compare_tables(_: Settings, topic: Topic) -> dict[str, Any]:
+        assert topic.end == {0: 0}
+        read.append("tables")
+        return {"ok": read.count("tables") == 3}
+
+    monkeypatch.setattr(audit_module, "read_topic", read_topic)
+    monkeypatch.setattr(audit_module, "compare_tables", compare_tables)
+    monkeypatch.setattr(audit_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(audit_module.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    assert audit(Settings.model_construct(), settle_s) == {"ok": ok}
+    assert read == ["topic", *["tables"] * looks]
 
 
 def test_python_leniency_is_not_the_contracts() -> None:

@@ -41,11 +41,14 @@ def test_a_failed_part_is_told_again_at_the_end(
         program = f"import sys; print('{name} begins'); print('{name} ends', file=sys.stderr); sys.exit({code})"
         return lambda: runner.run(name, [sys.executable, "-c", program])
 
-    monkeypatch.setattr(runner, "PARTS", {"first": part("first", 3), "second": part("second", 0)})
+    dots = "import time; print('..', end='', flush=True); time.sleep(0.2); print('F'); raise SystemExit(1)"
+    parts = {"dots": lambda: runner.run("dots", [sys.executable, "-c", dots])}
+    monkeypatch.setattr(runner, "PARTS", {**parts, "first": part("first", 3), "second": part("second", 0)})
     monkeypatch.setattr("sys.argv", ["run.py"])
     assert runner.main() == 1
     table = capfd.readouterr().out.partition("Part  ")[2]
-    assert "parts: 1 passed, 1 failed" in table
+    assert "parts: 1 passed, 2 failed" in table
     assert "The last lines of 'first':\n" in table
+    assert "The last lines of 'dots':\n  ..F\n" in table
     assert "  first ends\n" in table
     assert "second ends" not in table

@@ -34,6 +34,8 @@ ENGINES = {
 CANDLE_GRACE_S = 60
 # The audit gives up when Kafka answers for that long without a message that must be there.
 STALLED_S = 60
+# How often the tables are looked at again while engines catch up.
+SETTLE_STEP_S = 5
 Candle = tuple[float, float, float, float, int]
 Position = tuple[int, int]
 
@@ -194,9 +196,23 @@ def _rows(connection: Any, sql: str, parameters: Sequence[Any] = ()) -> Iterator
         yield from cursor
 
 
-def audit(settings: Settings) -> dict[str, Any]:
-    """Make the audit; returns the report that `--json` prints."""
+def audit(settings: Settings, settle_s: float = 0) -> dict[str, Any]:
+    """Make the audit; returns the report that `--json` prints.
+
+    The engines of a pipeline under way are behind the topic: they have `settle_s` seconds to write what it held when it
+    was read.
+    """
     topic = read_topic(settings)
+    deadline_s = time.monotonic() + settle_s
+    while True:
+        report = compare_tables(settings, topic)
+        if report["ok"] or time.monotonic() >= deadline_s:
+            return report
+        time.sleep(SETTLE_STEP_S)
+
+
+def compare_tables(settings: Settings, topic: Topic) -> dict[str, Any]:
+    """Compare the tables, as they are now, with what the topic held."""
     connection = psycopg2.connect(
         host=settings.postgres_host, port=settings.postgres_port, dbname=settings.postgres_database,
         user=settings.postgres_user, password=settings.postgres_password_file.read_text().strip(), connect_timeout=10,
@@ -249,10 +265,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("/etc/compare/config.toml"))
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    parser.add_argument(
+        "--settle-s", type=float, default=0, metavar="S", help="how long engines may take to write what the topic holds"
+    )
     arguments = parser.parse_args()
     try:
         settings = Settings.model_validate(tomllib.loads(arguments.config.read_text()))
-        report = audit(settings)
+        report = audit(settings, arguments.settle_s)
     except (OSError, ValueError, ValidationError, KafkaError, psycopg2.Error) as error:
         print(f"lab-audit: {arguments.config}: {error}", file=sys.stderr)
         return 2
