@@ -104,13 +104,15 @@ class Kafka:
 
     def close(self) -> None:
         """Let go of both clients, and of what is left of one that never came to be."""
-        for client in (self._admin, self._consumer):
-            if client is not None:
-                client.close()
-        for made in self._clients:
-            # A client whose constructor failed has left its thread running.
-            made.close()
+        # A client whose constructor failed has left its thread running.
+        old = [*filter(None, (self._admin, self._consumer)), *self._clients]
+        # First of all: the next question gets new ones, whatever the old ones say to their end.
         self._admin, self._consumer, self._clients = None, None, []
+        for client in old:
+            try:
+                client.close()
+            except (KafkaError, OSError, RuntimeError) as error:
+                log.warning("a client of Kafka did not close: %s: %s", type(error).__name__, error)
 
     def _ask(self, question: Callable[[], T]) -> T:
         try:
