@@ -7,10 +7,11 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
-from crypto_dashboard import database
+from crypto_dashboard import database, state
 from crypto_dashboard.config import Config
 from crypto_dashboard.database import Postgres
 from services import PostgresServer
@@ -41,6 +42,21 @@ def insert(connection: Connection, table: str, symbol: str, *, age_s: float, row
             " %s + n FROM generate_series(0, %s) AS n",
             (symbol, now_us, now_us, first, rows - 1),
         )
+
+
+def scans(
+    cursor: psycopg2.extensions.cursor, text: str, table: str, parameters: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Run a statement about SYMBOLS; returns what its plan has read of a table, and how."""
+    cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {text}", {"symbols": SYMBOLS, **parameters})
+    waiting, found = [cursor.fetchall()[0][0][0]["Plan"]], []
+    while waiting:
+        node = waiting.pop()
+        waiting += node.get("Plans", [])
+        if node.get("Relation Name") == table:
+            found.append(node)
+    assert found
+    return found
 
 
 def test_empty_tables(clean_database: Connection, source: Postgres) -> None:
@@ -85,6 +101,35 @@ def test_reject_at_the_end_is_no_lag(clean_database: Connection, source: Postgre
             cursor.execute("INSERT INTO rejected_messages VALUES ('flink', 1, %s, 0, 'not_json', NULL)", (offset,))
     found = source.rows().engines
     assert (found["spark"].offsets, found["flink"].offsets) == ({1: 40}, {1: 41})
+
+
+def test_partition_of_rejects_alone_is_no_lag(clean_database: Connection, source: Postgres) -> None:
+    """No row says how far an engine is there, and none ever will."""
+    insert(clean_database, "crypto_prices_flink", "BTC-USD", age_s=1, first=40)
+    with clean_database.cursor() as cursor:
+        for engine, partition, offset in (("flink", 0, 5), ("flink", 0, 9), ("flink", 4, 2), ("spark", 2, 7)):
+            cursor.execute(
+                "INSERT INTO rejected_messages VALUES (%s, %s, %s, 0, 'not_json', NULL)", (engine, partition, offset)
+            )
+    found = source.rows().engines
+    assert (found["spark"].offsets, found["flink"].offsets) == ({2: 7}, {0: 9, 1: 40, 4: 2})
+    assert state.lag(found["flink"], {0: 10, 1: 41, 4: 3}) == 0
+
+
+def test_rejects_are_found_by_the_index(clean_database: Connection) -> None:
+    with clean_database.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO rejected_messages"
+            " SELECT 'flink', n % 3, n, 0, 'not_json', NULL FROM generate_series(0, 30000) AS n"
+        )
+        cursor.execute("ANALYZE")
+        found = scans(
+            cursor, database.statement(database.NOW, "crypto_prices_flink"), "rejected_messages",
+            {"limit": database.NEWEST_ROWS, "table": "crypto_prices_flink", "engine": "flink"},
+        )  # fmt: skip
+    for scan in found:
+        assert scan["Node Type"] in {"Index Scan", "Index Only Scan"}
+        assert scan["Actual Rows"] <= 1
 
 
 def test_more_rows_than_are_looked_at(clean_database: Connection, source: Postgres) -> None:
@@ -200,19 +245,11 @@ def test_what_is_old_is_not_read(clean_database: Connection, template: str, tabl
                 f"INSERT INTO {table} SELECT %(symbol)s, {columns} FROM generate_series(0, 20000) AS n", values
             )
         cursor.execute("ANALYZE")
-        text = database.statement(template, table, since_min=20)
-        cursor.execute(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) {text}",
-            {"symbols": SYMBOLS, "limit": database.HISTORY_ROWS, "step_s": 30, "minutes": 15},
-        )
-        waiting, scans = [cursor.fetchall()[0][0][0]["Plan"]], []
-        while waiting:
-            node = waiting.pop()
-            waiting += node.get("Plans", [])
-            if node.get("Relation Name") == table:
-                scans.append(node)
-    assert scans
-    for scan in scans:
+        found = scans(
+            cursor, database.statement(template, table, since_min=20), table,
+            {"limit": database.HISTORY_ROWS, "step_s": 30, "minutes": 15},
+        )  # fmt: skip
+    for scan in found:
         assert scan["Node Type"] in {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}
         assert scan["Actual Rows"] > 0
         assert scan.get("Rows Removed by Filter", 0) == 0

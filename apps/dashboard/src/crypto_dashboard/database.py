@@ -35,9 +35,19 @@ SELECT one.* FROM unnest(%(symbols)s::text[]) AS wanted (symbol) CROSS JOIN LATE
     FROM {table} WHERE symbol = wanted.symbol{since} ORDER BY timestamp DESC LIMIT %(limit)s
 ) AS one"""
 
+# Rejects: one look into the index per partition, also where there is no row: nothing else tells that it is done with.
 NOW = """\
-WITH newest AS MATERIALIZED (
+WITH RECURSIVE newest AS MATERIALIZED (
 {newest}
+), rejects AS (
+    (SELECT kafka_partition, kafka_offset FROM {rejected} WHERE engine = %(engine)s
+     ORDER BY kafka_partition DESC, kafka_offset DESC LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM rejects CROSS JOIN LATERAL (
+        SELECT kafka_partition, kafka_offset FROM {rejected}
+        WHERE engine = %(engine)s AND kafka_partition < rejects.kafka_partition
+        ORDER BY kafka_partition DESC, kafka_offset DESC LIMIT 1
+    ) AS next
 ), latency AS (
     SELECT symbol, extract(epoch FROM committed_at) * 1000 - produced_at / 1000.0 AS ms
     FROM newest WHERE committed_at > clock_timestamp() - interval '60 s'
@@ -49,10 +59,9 @@ SELECT json_build_object(
     'percentiles', (SELECT percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY ms) FROM latency),
     'committed_ms', (SELECT extract(epoch FROM max(committed_at)) * 1000 FROM newest),
     'offsets', (SELECT json_object_agg(kafka_partition, highest) FROM (
-        SELECT kafka_partition, greatest(max(kafka_offset), (
-            SELECT kafka_offset FROM {rejected}
-            WHERE engine = %(engine)s AND kafka_partition = newest.kafka_partition ORDER BY kafka_offset DESC LIMIT 1
-        )) AS highest FROM newest GROUP BY kafka_partition) AS partitions),
+        SELECT kafka_partition, max(kafka_offset) AS highest FROM (
+            SELECT kafka_partition, kafka_offset FROM newest UNION ALL SELECT kafka_partition, kafka_offset FROM rejects
+        ) AS stored GROUP BY kafka_partition) AS partitions),
     'quotes', (SELECT json_object_agg(symbol, json_build_array(price, "user", timestamp, produced_at / 1000.0)) FROM (
         SELECT DISTINCT ON (symbol) * FROM newest ORDER BY symbol, timestamp DESC, produced_at DESC) AS quotes),
     'inserted', (SELECT n_tup_ins FROM pg_stat_user_tables WHERE relid = %(table)s::regclass))"""
