@@ -41,7 +41,10 @@ def data_quality() -> None:
         """Make every check, print and keep it."""
         now_ms = time.time_ns() // 1_000_000
         looked_at = quality.window(now_ms, params["window_s"], SETTINGS.quality.settle_s)
-        reading = topic.read(SETTINGS.bootstrap_servers, SETTINGS.topic, looked_at.from_ms - quality.OVERLAP_MS)
+        reading = topic.read(
+            SETTINGS.bootstrap_servers, SETTINGS.topic, looked_at.from_ms - quality.OVERLAP_MS,
+            lambda message: quality.owed(message, SETTINGS.symbols, looked_at),
+        )  # fmt: skip
         if quality.nothing_was_sent(reading.oldest_ms, looked_at):
             raise AirflowSkipException("the topic holds nothing yet that both engines must have written")
         with connections.session(Connection.get(connections.CONNECTION)) as session:

@@ -38,6 +38,18 @@ class Pipeline:
         start_ms = round((time.time() - age_s) * 1000) // 60_000 * 60_000
         self.sql.execute(f"INSERT INTO {table} VALUES ('BTC-USD', %s, 1.5, 2, 1, %s, 6)", (start_ms, close))
 
+    def send(self, age_s: float) -> None:
+        """Send an event to the topic."""
+        at_ms = round((time.time() - age_s) * 1000)
+        value = {
+            "symbol": "BTC-USD",
+            "price": 1.5,
+            "user": "synthetic",
+            "timestamp": at_ms,
+            "produced_at": at_ms * 1000,
+        }
+        self.producer.send(self.topic, json.dumps(value).encode(), key=b"BTC-USD", timestamp_ms=at_ms).get(30)
+
     def trade(self, trade_id: int, age_s: float, symbol: str = "GAP-USD") -> None:
         value = {"symbol": symbol, "user": "synthetic", "trade_id": trade_id}
         at_ms = round((time.time() - age_s) * 1000)

@@ -69,12 +69,16 @@ def test_quality_is_green_and_kept(run: Run, flowing: Pipeline) -> None:
             [("duplicates", "flink"), ("missing_rows", "spark")],
         ),
         ("DELETE FROM candles_1m_spark", [("different_candles", "both")]),
+        ("TRUNCATE candles_1m_spark, candles_1m_flink", [("different_candles", "both")]),
         (
             "INSERT INTO rejected_messages VALUES ('spark', 0, 7, %(settled)s - 1000, 'not_json', NULL)",
             [("missing_rejects", "flink")],
         ),
     ],
-    ids=["deleted row", "stale table", "row of a message twice", "candles of one engine", "reject of one engine"],
+    ids=[
+        "deleted row", "stale table", "row of a message twice", "candles of one engine", "no candles",
+        "reject of one engine",
+    ],
 )  # fmt: skip
 def test_quality_finds_the_fault(run: Run, flowing: Pipeline, fault: str, found: list[tuple[str, str]]) -> None:
     flowing.sql.execute(fault, {"settled": round((time.time() - 200) * 1000)})
@@ -89,6 +93,17 @@ def test_quality_finds_a_gap_until_it_is_filled(run: Run, flowing: Pipeline) -> 
     assert failed(flowing) == [("missing_trade_ids", "topic")]
     flowing.trade(2, 0)
     assert run("data_quality")["judge"] == "success"
+
+
+def test_hour_in_which_nothing_was_sent_is_no_fault(run: Run, pipeline: Pipeline) -> None:
+    """The nodes were off: all there is is older than the window, or younger than what is settled."""
+    pipeline.send(2 * 3600)
+    pipeline.events(2 * 3600, 30, 1)
+    assert run("data_quality") == {"measure": "success", "judge": "success"}
+    # One event is enough for both engines to owe a row.
+    pipeline.send(600)
+    assert run("data_quality")["judge"] == "failed"
+    assert failed(pipeline) == [("rows", "flink"), ("rows", "spark")]
 
 
 def test_parameters_of_a_run_count(run: Run, flowing: Pipeline) -> None:

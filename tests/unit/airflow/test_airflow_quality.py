@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 from crypto_airflow import quality, settings
-from crypto_airflow.topic import Reading, Trade, missing_trades, trade_of
+from crypto_airflow.topic import Reading, Trade, fields, missing_trades, trade_of
 
 NOW_MS = 1_800_000_000_000
 ENGINES = {
@@ -33,6 +33,26 @@ def test_window_ends_where_everything_is_settled() -> None:
 )
 def test_new_topic_owes_nothing(oldest_ms: int | None, expected: bool) -> None:
     assert quality.nothing_was_sent(oldest_ms, quality.window(NOW_MS, 3600, 180)) is expected
+
+
+EVENT = {
+    "symbol": "BTC-USD", "price": 1.5, "timestamp": NOW_MS - 600_000, "produced_at": (NOW_MS - 599_000) * 1000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, True), ({"price": 2}, True), ({"symbol": "XRP-USD"}, False), ({"symbol": ["BTC-USD"]}, False),
+        ({"price": "1.5"}, False), ({"price": None}, False), ({"timestamp": None}, False), ({"timestamp": True}, False),
+        ({"timestamp": NOW_MS - 3_780_000}, True), ({"timestamp": NOW_MS - 3_780_001}, False),
+        ({"timestamp": NOW_MS - 180_000}, False), ({"produced_at": None}, False),
+        ({"produced_at": (NOW_MS - 180_000) * 1000}, False),
+    ],
+)  # fmt: skip
+def test_which_messages_both_engines_owe_a_row(changed: dict[str, object], expected: bool) -> None:
+    looked_at = quality.window(NOW_MS, 3600, 180)
+    assert quality.owed({**EVENT, **changed}, SETTINGS.symbols, looked_at) is expected
 
 
 def test_freshness_is_the_newest_symbols() -> None:
@@ -85,18 +105,20 @@ def test_ids_beyond_the_window_make_no_hole() -> None:
      b'{"symbol": "BTC-USD", "user": "replay", "trade_id": true}', b"[" * 100_000],
 )  # fmt: skip
 def test_messages_without_a_trade_id(value: bytes | None) -> None:
-    assert trade_of(value, 1) is None
+    found = fields(value)
+    assert found is None or trade_of(found, 1) is None
 
 
 def test_message_with_a_trade_id() -> None:
-    value = json.dumps({"symbol": "GAP-USD", "user": "synthetic", "trade_id": 7}).encode()
-    assert trade_of(value, 5) == Trade("synthetic", "GAP-USD", 7, 5)
+    found = fields(b'{"symbol": "GAP-USD", "user": "synthetic", "trade_id": 7}')
+    assert found is not None
+    assert trade_of(found, 5) == Trade("synthetic", "GAP-USD", 7, 5)
 
 
 def test_an_hour_of_a_busy_topic_fits_beside_airflow() -> None:
     value = json.dumps({"symbol": "BTC-USD", "user": "coinbase", "trade_id": 1_000_000_000}).encode()
     tracemalloc.start()
-    found = [trade_of(value, 1_800_000_000_000 + number) for number in range(10_000)]
+    found = [trade_of(fields(value) or {}, 1_800_000_000_000 + number) for number in range(10_000)]
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size / len(found) < 180
@@ -104,11 +126,11 @@ def test_an_hour_of_a_busy_topic_fits_beside_airflow() -> None:
 
 def test_gaps_are_named() -> None:
     looked_at = quality.Window(0, 9_000, 9_000)
-    found = quality.gaps(Reading(0, trades((1, 10), (4, 20), (6, 30))), looked_at)
+    found = quality.gaps(Reading(0, trades((1, 10), (4, 20), (6, 30)), 3), looked_at)
     assert (found.value, found.passed) == (3, False)
     assert "coinbase BTC-USD: 2-3, 5" in found.detail
-    assert quality.gaps(Reading(0, []), looked_at).passed
-    assert "no trade ids" in quality.gaps(Reading(0, []), looked_at).detail
+    assert quality.gaps(Reading(0, [], 0), looked_at).passed
+    assert "no trade ids" in quality.gaps(Reading(0, [], 0), looked_at).detail
 
 
 def test_complaint_names_check_value_and_limit() -> None:

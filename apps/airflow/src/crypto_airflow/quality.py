@@ -58,6 +58,17 @@ def nothing_was_sent(oldest_ms: int | None, looked_at: Window) -> bool:
     return oldest_ms is None or oldest_ms >= looked_at.until_ms
 
 
+def owed(message: Mapping[str, Any], symbols: Sequence[str], looked_at: Window) -> bool:
+    """Tell whether a message of the topic is an event whose row `_rows` looks for."""
+    at_ms, produced_us, price = (message.get(name) for name in ("timestamp", "produced_at", "price"))
+    return (
+        message.get("symbol") in symbols
+        and type(at_ms) is int and looked_at.from_ms <= at_ms < looked_at.until_ms
+        and type(produced_us) is int and produced_us < looked_at.until_ms * 1000
+        and type(price) in (int, float)
+    )  # fmt: skip
+
+
 def freshness(newest: Mapping[str, Mapping[str, int | None]], now_ms: int, limit_s: float) -> list[Finding]:
     """Judge each engine's newest row; `newest` is engine => symbol => event time in ms, None without a row."""
     findings = []
@@ -108,7 +119,7 @@ def measure(
             for engine, tables in settings.engines.items()
         }
         findings = freshness(newest, now_ms, freshness_s)
-        findings += _rows(cursor, settings, looked_at)
+        findings += _rows(cursor, settings, looked_at, reading.events)
         findings += _rejects(cursor, settings, looked_at)
         findings.append(
             _candles(cursor, settings, looked_at, closed_before_ms(newest, settings.quality.settle_s, settings))
@@ -127,7 +138,7 @@ def newest_times(cursor: Any, table: str, symbols: Sequence[str], before_ms: int
     return dict(cursor.fetchall())
 
 
-def _rows(cursor: Any, settings: Settings, looked_at: Window) -> list[Finding]:  # noqa: ANN401
+def _rows(cursor: Any, settings: Settings, looked_at: Window, events: int) -> list[Finding]:  # noqa: ANN401
     # What a replay has sent late is of the window by its event time, and yet not settled: hence produced_at.
     inside = "symbol = ANY(%s) AND timestamp >= %s AND timestamp < %s AND produced_at < %s"
     values = (settings.symbols, looked_at.from_ms, looked_at.until_ms, looked_at.until_ms * 1000)
@@ -139,7 +150,9 @@ def _rows(cursor: Any, settings: Settings, looked_at: Window) -> list[Finding]: 
             values,
         )
         rows, duplicates = cursor.fetchone()
-        findings.append(at_least("rows", engine, rows, 1, "rows in the window"))
+        # Of an hour in which nothing was sent, because the nodes were off, there is nothing to be written.
+        said = "rows in the window" if events else "rows in the window, of which the topic has no event"
+        findings.append(at_least("rows", engine, rows, min(events, 1), said))
         # The primary key keeps an event from being stored twice; this is a message stored under two ids.
         findings.append(at_most("duplicates", engine, duplicates, 0, "rows of a message that has another row"))
     (one, first), (two, second) = settings.engines.items()
@@ -186,9 +199,30 @@ def _candles(cursor: Any, settings: Settings, looked_at: Window, closed_ms: int 
         (settings.symbols, looked_at.from_ms, closed_ms) * 2,
     )
     compared, different = cursor.fetchone()
+    if not compared and _closed_rows(cursor, settings, looked_at, closed_ms):
+        said = "neither engine has written a candle, though windows with rows are closed"
+        return at_most("different_candles", "both", None, 0, said)
     return at_most(
         "different_candles", "both", different, 0, f"of {compared} that both engines must have written alike"
     )
+
+
+def _closed_rows(cursor: Any, settings: Settings, looked_at: Window, closed_ms: int) -> bool:  # noqa: ANN401
+    """Tell whether a row belongs into a candle that begins in the window and before `closed_ms`."""
+    window_ms = settings.candle_window_s * 1000
+    from_ms, until_ms = (-(-at_ms // window_ms) * window_ms for at_ms in (looked_at.from_ms, closed_ms))
+    part = (
+        "SELECT FROM {} WHERE symbol = ANY(%s) AND timestamp >= %s AND timestamp < %s"
+        # What was sent so late may be after the watermark, and in no candle.
+        " AND produced_at < (timestamp + %s) * 1000"
+    )
+    values = (settings.symbols, from_ms, until_ms, settings.candle_watermark_delay_s * 1000)
+    first, second = settings.engines.values()
+    cursor.execute(
+        f"SELECT EXISTS ({part.format(first.prices)}) OR EXISTS ({part.format(second.prices)})",
+        values * 2,
+    )
+    return bool(cursor.fetchone()[0])
 
 
 def store(connection: Connection, table: str, run_id: str, findings: Iterable[Finding]) -> None:

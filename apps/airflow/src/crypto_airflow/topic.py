@@ -7,8 +7,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
@@ -30,23 +31,31 @@ class Trade:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read: the time of the oldest message of all (None in an empty topic), and the trades in their order."""
+    """What was read.
+
+    `oldest_ms` is the time of the oldest message of all (None in an empty topic), `trades` are in their order, and
+    `events` is how many of the messages read were what the caller counts.
+    """
 
     oldest_ms: int | None
     trades: Sequence[Trade]
+    events: int
 
 
-def trade_of(value: bytes | None, time_ms: int) -> Trade | None:
-    """Return the trade in a message, or None where it has no trade id.
-
-    Also of a symbol that the engines reject: what the source has left out shows here, whatever becomes of the message.
-    """
+def fields(value: bytes | None) -> dict[str, Any] | None:
+    """Return what a message says, or None where it is no JSON object."""
     try:
         found = json.loads(value or b"")
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict):
-        return None
+    return found if isinstance(found, dict) else None
+
+
+def trade_of(found: Mapping[str, Any], time_ms: int) -> Trade | None:
+    """Return the trade in a message, or None where it has no trade id.
+
+    Also of a symbol that the engines reject: what the source has left out shows here, whatever becomes of the message.
+    """
     source, symbol, trade_id = (found.get(name) for name in ("user", "symbol", "trade_id"))
     if not isinstance(source, str) or not isinstance(symbol, str) or type(trade_id) is not int:
         return None
@@ -78,8 +87,13 @@ def missing_trades(trades: Iterable[Trade], from_ms: int, until_ms: int) -> dict
     return found
 
 
-def read(bootstrap_servers: Sequence[str], topic: str, from_ms: int) -> Reading:
-    """Read what the topic holds from a time to its end; ValueError where Kafka stops giving. Commits nothing."""
+def read(
+    bootstrap_servers: Sequence[str], topic: str, from_ms: int, counts: Callable[[Mapping[str, Any]], bool]
+) -> Reading:
+    """Read what the topic holds from a time to its end; ValueError where Kafka stops giving. Commits nothing.
+
+    `counts` tells which messages `Reading.events` is the number of.
+    """
     consumer = KafkaConsumer(bootstrap_servers=list(bootstrap_servers), enable_auto_commit=False, group_id=None)
     try:
         partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
@@ -90,9 +104,10 @@ def read(bootstrap_servers: Sequence[str], topic: str, from_ms: int) -> Reading:
         oldest = [
             found.timestamp for found in consumer.offsets_for_times(dict.fromkeys(partitions, 0)).values() if found
         ]
-        for partition, found in consumer.offsets_for_times(dict.fromkeys(partitions, from_ms)).items():
-            consumer.seek(partition, found.offset if found else ends[partition])
+        for partition, first in consumer.offsets_for_times(dict.fromkeys(partitions, from_ms)).items():
+            consumer.seek(partition, first.offset if first else ends[partition])
         trades: list[Trade] = []
+        events = 0
         waiting = {partition for partition in partitions if consumer.position(partition) < ends[partition]}
         read_s = time.monotonic()
         while waiting:
@@ -101,9 +116,14 @@ def read(bootstrap_servers: Sequence[str], topic: str, from_ms: int) -> Reading:
                 read_s = time.monotonic()
             elif time.monotonic() - read_s > STALLED_S:
                 raise ValueError(f"Kafka gave nothing for {STALLED_S} s, with messages left in {topic}")
-            for records in batches.values():
-                trades += [found for record in records if (found := trade_of(record.value, record.timestamp))]
+            for record in itertools.chain.from_iterable(batches.values()):
+                found = fields(record.value)
+                if found is None:
+                    continue
+                events += counts(found)
+                if trade := trade_of(found, record.timestamp):
+                    trades.append(trade)
             waiting = {partition for partition in waiting if consumer.position(partition) < ends[partition]}
-        return Reading(min(oldest, default=None), trades)
+        return Reading(min(oldest, default=None), trades, events)
     finally:
         consumer.close()
