@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -70,6 +71,12 @@ class Context:
     def lab_dir(self) -> Path:
         """What this lab keeps on the controller: keys, secrets, logs."""
         return REPOSITORY / ".lab" / self.lab
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What the lab was last brought up with; empty where that was not by `make lab`."""
+        remembered = self.lab_dir / "options.json"
+        return dict(json.loads(remembered.read_text())) if remembered.is_file() else {}
 
     @property
     def ssh_config(self) -> Path:

@@ -39,8 +39,7 @@ WITHOUT_DRAIN = {"airflow", "monitoring"}
 
 def complete_options(context: Context, options: argparse.Namespace) -> None:
     """Fill in what was not given: from the lab's last run, else the defaults."""
-    remembered = context.lab_dir / "options.json"
-    kept = json.loads(remembered.read_text()) if remembered.is_file() else {}
+    kept = context.options
     for name, default in DEFAULTS.items():
         if getattr(options, name, None) is None:
             setattr(options, name, kept.get(name, default))

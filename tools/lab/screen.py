@@ -26,8 +26,6 @@ UNITS = {
     "monitoring": ["prometheus", "dashboard", "kafka-ui"],
     "airflow": ["airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"],
 }
-# Only there where Coinbase cannot be reached; and unless MONITORING=off.
-OPTIONAL_UNITS = {"coinbase-replay", "prometheus", "dashboard", "kafka-ui"}
 # How long the engines of a lab under way may take to write what the topic holds: Spark writes every 15 seconds.
 SETTLE_S = 60
 # Older than that no engine's newest row is in a lab that is well.
@@ -94,8 +92,23 @@ def newest_row_ages(context: Context) -> dict[str, float | None]:
     return {engine: float(age) if age else None for engine, age in rows}
 
 
+def optional_units(options: dict[str, str]) -> set[str]:
+    """Return the units that a lab brought up with these options may be without."""
+    found: set[str] = set()
+    if options.get("monitoring") == "off":
+        found.update(UNITS["monitoring"])
+    if options.get("feed") != "replay":
+        # It is there where Coinbase cannot be reached.
+        found.add("coinbase-replay")
+    return found
+
+
 def service_states(context: Context, nodes: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Return node => unit => state, as systemd has it; the unit `(node)` says why a node did not answer."""
+    """Return node => unit => state, as systemd has it; the unit `(node)` says why a node did not answer.
+
+    An inactive unit is left out where the lab's options do without it.
+    """
+    optional = optional_units(context.options)
     wanted: dict[str, list[str]] = {
         node: [
             unit for group, units in UNITS.items() if node in nodes.get(group, {}).get("hosts", []) for unit in units
@@ -109,7 +122,7 @@ def service_states(context: Context, nodes: dict[str, Any]) -> dict[str, dict[st
         if done.returncode == 255:
             return {"(node)": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "not reached"}
         states = dict(zip(units, done.stdout.split(), strict=False))
-        return {unit: state for unit, state in states.items() if not (unit in OPTIONAL_UNITS and state == "inactive")}
+        return {unit: state for unit, state in states.items() if not (unit in optional and state == "inactive")}
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         return dict(zip(wanted, pool.map(ask, wanted), strict=True))

@@ -132,9 +132,9 @@ class Cloud(Target):
 
     def variables(self, options: argparse.Namespace | None = None) -> list[str]:
         """Say from where SSH is let in: as asked, else as the lab was made with."""
-        remembered = self.context.lab_dir / "options.json"
-        kept = json.loads(remembered.read_text()) if remembered.is_file() else {}
-        network = getattr(options, "ssh_cidr", None) or kept.get("ssh_cidr") or os.environ.get("SSH_CIDR")
+        network = (
+            getattr(options, "ssh_cidr", None) or self.context.options.get("ssh_cidr") or os.environ.get("SSH_CIDR")
+        )
         return [f"-var=bastion_ssh_cidr={network}"] if network else []
 
     def before_apply(self, variables: list[str], options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -72,6 +73,23 @@ def test_healthy_lab(answers: list[Answer], lab: Context, capsys: pytest.Capture
     assert "coinbase-replay" not in shown, "it is only there where Coinbase cannot be reached"
 
 
+def without(*quiet: str) -> Answer:
+    """Return nodes on which these units do not run."""
+
+    def answer(node: str, command: str) -> tuple[int, str, str]:
+        if command.startswith("systemctl is-active"):
+            return 0, "\n".join("inactive" if unit in quiet else "active" for unit in command.split()[2:]), ""
+        return healthy(node, command)
+
+    return answer
+
+
+def made_with(lab: Context, **options: str) -> None:
+    """Leave what `make lab` remembers."""
+    lab.lab_dir.mkdir(parents=True, exist_ok=True)
+    (lab.lab_dir / "options.json").write_text(json.dumps(options))
+
+
 def test_prometheus_is_shown_where_it_runs(
     answers: list[Answer], lab: Context, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,20 +97,33 @@ def test_prometheus_is_shown_where_it_runs(
     shown = capsys.readouterr().out
     assert "prometheus active" in shown
     assert ":9090" in shown
-
-    def without(node: str, command: str) -> tuple[int, str, str]:
-        if command.startswith("systemctl is-active"):
-            quiet = {"coinbase-replay", "prometheus", "dashboard", "kafka-ui"}
-            return 0, "\n".join("inactive" if unit in quiet else "active" for unit in command.split()[2:]), ""
-        return healthy(node, command)
-
-    answers.append(without)
+    made_with(lab, monitoring="off", feed="coinbase")
+    answers.append(without("coinbase-replay", *screen.UNITS["monitoring"]))
     assert screen.status(lab) == 0
     shown = capsys.readouterr().out
     assert "prometheus" not in shown.lower()
     # A topology of one's own need not have the group.
     monkeypatch.setattr(screen, "inventory", lambda _: {**NODES, "monitoring": {"hosts": []}})
     assert screen.status(lab) == 0
+
+
+@pytest.mark.parametrize("unit", screen.UNITS["monitoring"])
+@pytest.mark.parametrize("options", [{}, {"monitoring": "on", "feed": "auto"}])
+def test_monitoring_that_was_stopped_by_hand_is_bad(
+    answers: list[Answer], lab: Context, capsys: pytest.CaptureFixture[str], unit: str, options: dict[str, str]
+) -> None:
+    if options:
+        made_with(lab, **options)
+    answers.append(without("coinbase-replay", unit))
+    assert screen.status(lab) == 1
+    assert [line for line in capsys.readouterr().out.splitlines() if "BAD" in line and f"{unit} inactive" in line]
+
+
+@pytest.mark.parametrize(("feed", "code"), [("replay", 1), ("coinbase", 0), ("auto", 0)])
+def test_replay_is_wanted_where_prices_come_from_it(answers: list[Answer], lab: Context, feed: str, code: int) -> None:
+    made_with(lab, monitoring="on", feed=feed)
+    answers.append(without("coinbase-replay"))
+    assert screen.status(lab) == code
 
 
 def test_other_labs_commands_name_the_lab(
