@@ -39,3 +39,5 @@ def test_unit_has_no_sandbox(host: Host) -> None:
 def test_metrics_are_left_out(host: Host) -> None:
     assert not host.socket("tcp://0.0.0.0:9404").is_listening
     assert not host.process.filter(user="broker", comm="java")[0].args.count("javaagent")
+    with host.sudo():
+        assert not host.file("/etc/broker/jmx-exporter.yaml").exists
