@@ -15,6 +15,7 @@ from house_files import (
     defaults,
     entry_points,
     environment,
+    lab,
     options,
     read,
     task_files,
@@ -240,6 +241,17 @@ def test_every_scenario_has_a_lab_of_its_own() -> None:
         labs.append(f"{short.replace('_', '-')}-{scenario[:4]}")
     assert len(labs) == len(set(labs))
     assert [lab for lab in labs if not re.fullmatch(r"[a-z][a-z0-9-]{0,11}", lab)] == []
+
+
+def test_every_time_limit_grows_with_the_labs_patience() -> None:
+    """An emulated node is as slow at one thing as at another."""
+    limits = {
+        name: value for role in ROLES for name, value in defaults(role).items()
+        if re.search(r"_(timeout|watchdog)_s$", name)
+    }  # fmt: skip
+    assert len(limits) > 20
+    scaled = {name: f"{{{{ {value} * lab_patience | default(1) | int }}}}" for name, value in limits.items()}
+    assert {name: lab().get(name) for name in limits} == scaled
 
 
 # Units

@@ -30,3 +30,8 @@ def test_user_and_places(host: Host) -> None:
         assert (secret.user, secret.group, secret.mode) == ("root", "screen", 0o640)
     for path in ("/etc/dashboard", "/opt/dashboard"):
         assert not host.file(path).exists, path
+
+
+def test_patience_of_systemd(host: Host) -> None:
+    shown = host.check_output("systemctl show dashboard -p TimeoutStartUSec -p WatchdogUSec --value")
+    assert shown.split("\n") == ["4min", "1min 30s"]

@@ -42,3 +42,8 @@ def test_user_and_places(host: Host) -> None:
         assert (config.user, config.group, config.mode) == ("root", "looker", 0o640)
     for path in ("/etc/kafka-ui", "/opt/kafka-ui"):
         assert not host.file(path).exists, path
+
+
+def test_patience_of_systemd(host: Host) -> None:
+    shown = host.check_output("systemctl show kafka-ui -p TimeoutStartUSec -p WatchdogUSec --value")
+    assert shown.split("\n") == ["4min", "1min 30s"]

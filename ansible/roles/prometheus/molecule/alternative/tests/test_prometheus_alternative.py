@@ -29,7 +29,7 @@ def test_it_listens_where_it_should_only(host: Host) -> None:
 def test_targets_and_interval(host: Host) -> None:
     (target,) = ask(host, "targets?state=active")["activeTargets"]
     assert target["scrapeUrl"] == "http://localhost:19090/metrics"
-    assert target["scrapeInterval"] == "5s"
+    assert (target["scrapeInterval"], target["scrapeTimeout"]) == ("5s", "3s")
 
 
 def test_places(host: Host) -> None:
