@@ -1,7 +1,7 @@
 """Run the integration tests, each suite as a process of its own.
 
-    tests/integration/run.py [flink|spark|producer|airflow|compare|dashboard|kafka_ui|roles|services ...] [--all]
-                             [--jobs 3] [-- ...]
+    tests/integration/run.py [flink|spark|producer|airflow|compare|dashboard|kafka_ui|roles|playbooks|services ...]
+                             [--all] [--jobs 3] [-- ...]
 
 A process each, because the suites import what the nodes get, and Spark's py4j is not Flink's. That comes from the
 trees that `make artifacts` leaves in the cache; the apps themselves come from this repository's sources.
@@ -43,6 +43,7 @@ SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "compare": (("compare",), ()),
     "dashboard": (("dashboard",), ("dashboard",)),
     "kafka_ui": (("kafka_ui",), ("kafka_ui",)),
+    "playbooks": ((), ()),
     "roles": ((), ()),
     "services": ((), ()),
 }
