@@ -27,7 +27,8 @@ def test_topics_are_listed(lab: Lab) -> None:
 
 def test_consumer_shows_events(lab: Lab) -> None:
     done = lab.one("kafka").run(
-        f"kafka-console-consumer {BOOTSTRAP} --topic crypto_prices --from-beginning --max-messages 5 --timeout-ms 30000"
+        f"kafka-console-consumer {BOOTSTRAP} --topic crypto_prices --from-beginning --max-messages 5"
+        f" --timeout-ms {30_000 * lab.patience}"
     )
     events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(events) == 5, done.stderr
