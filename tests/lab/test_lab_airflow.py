@@ -17,7 +17,7 @@ from live_lab import Lab, restarted
 
 DAGS = ["comparison_report", "data_quality", "pipeline_restart", "retention"]
 # Older than the checks' settle time, and well inside of their window.
-SETTLED_S = 400
+SETTLED_S = 260
 # Sends values with times and keys of their own, which the console's producer cannot.
 SEND = """
 import base64, json, sys, time
@@ -150,9 +150,14 @@ def test_quality_is_measured_and_kept(lab: Lab, settled: Airflow) -> None:
 
 
 def test_quality_is_red_while_a_row_is_missing(lab: Lab, settled: Airflow) -> None:
+    old = f"timestamp < (extract(epoch FROM now()) - {SETTLED_S}) * 1000"
+    # A lab that has just been made has none yet.
+    lab.wait_for(
+        lambda: lab.sql(f"SELECT count(*) FROM crypto_prices_flink WHERE {old}") != [["0"]], "an old row", SETTLED_S + 60
+    )
     lab.sql(
         "CREATE TABLE lab_test_kept AS SELECT * FROM crypto_prices_flink"
-        f" WHERE timestamp < (extract(epoch FROM now()) - {SETTLED_S}) * 1000 ORDER BY timestamp DESC LIMIT 1;"
+        f" WHERE {old} ORDER BY timestamp DESC LIMIT 1;"
         " DELETE FROM crypto_prices_flink WHERE event_id IN (SELECT event_id FROM lab_test_kept)"
     )
     try:
