@@ -153,7 +153,9 @@ def test_quality_is_red_while_a_row_is_missing(lab: Lab, settled: Airflow) -> No
     old = f"timestamp < (extract(epoch FROM now()) - {SETTLED_S}) * 1000"
     # A lab that has just been made has none yet.
     lab.wait_for(
-        lambda: lab.sql(f"SELECT count(*) FROM crypto_prices_flink WHERE {old}") != [["0"]], "an old row", SETTLED_S + 60
+        lambda: lab.sql(f"SELECT count(*) FROM crypto_prices_flink WHERE {old}") != [["0"]],
+        "an old row",
+        SETTLED_S + 60,
     )
     lab.sql(
         "CREATE TABLE lab_test_kept AS SELECT * FROM crypto_prices_flink"
