@@ -155,6 +155,12 @@ def test_monitoring_is_light(lab: Lab) -> None:
     assert series < 30_000
 
 
+def test_memory_is_the_nodes(lab: Lab) -> None:
+    topology = yaml.safe_load((lab.context.lab_dir / "topology.yaml").read_text())["nodes"]
+    for labels, total in query(lab, "node_memory_MemTotal_bytes / 2 ^ 20"):
+        assert total == pytest.approx(topology[labels["node"]]["memory_mib"], rel=0.1), labels["node"]
+
+
 # Alerts that are provoked
 
 
