@@ -289,7 +289,7 @@ def test_unit_baseline(unit: Path, sandbox: bool) -> None:
     assert "MemoryDenyWriteExecute" not in found, "a JVM, and Python's ctypes, make code at run time"
 
 
-# With these systemd mounts /proc anew, without lxcfs's files in it, and the machine would be measured instead of the node.
+# With these systemd mounts /proc anew, without lxcfs's files, and the machine would be measured instead of the node.
 FRESH_PROC = {"ProtectKernelTunables", "ProtectControlGroups"}
 MEASURES_THE_NODE = {"prometheus_node_exporter"}
 
