@@ -25,7 +25,9 @@ SERVICES = sorted(SETTINGS.restart.services)
     max_active_runs=1,
     dagrun_timeout=dt.timedelta(minutes=30),
     default_args={"retries": 0},
-    params={"service": Param(next(iter(SERVICES), None), type="string", enum=SERVICES, description="What is restarted")},
+    params={
+        "service": Param(next(iter(SERVICES), None), type="string", enum=SERVICES, description="What is restarted")
+    },
     tags=["crypto"],
     doc_md=__doc__,
 )
