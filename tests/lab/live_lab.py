@@ -38,7 +38,7 @@ class Lab:
     @property
     def patience(self) -> int:
         """How many times longer things may take here than on bare metal."""
-        return screen.patience(self.context)
+        return screen.patience(self.inventory)
 
     @property
     def nodes(self) -> list[str]:

@@ -101,16 +101,13 @@ def start_stopped_nodes(context: Context) -> None:
     shown = subprocess.run(
         ["virsh", "-c", uri(), "list", "--state-shutoff", "--name"], capture_output=True, text=True, check=False
     )
-    stopped = [
-        node
-        for node in screen.inventory(context)["_meta"]["hostvars"]
-        if f"{context.lab}-{node}" in shown.stdout.split()
-    ]
+    nodes = screen.inventory(context)
+    stopped = [node for node in nodes["_meta"]["hostvars"] if f"{context.lab}-{node}" in shown.stdout.split()]
     for node in stopped:
         name = f"{context.lab}-{node}"
         run(f"start the stopped node {name}", ["virsh", "-c", uri(), "start", name], f"see `virsh dominfo {name}`")
     for node in stopped:
-        _wait_for_login(context, node, BOOT_TIMEOUT_S * screen.patience(context))
+        _wait_for_login(context, node, BOOT_TIMEOUT_S * screen.patience(nodes))
 
 
 def _wait_for_login(context: Context, node: str, timeout_s: float) -> None:

@@ -278,7 +278,7 @@ def wait_for_rows(context: Context) -> dict[str, float | None]:
     """Wait until both engines write fresh rows; LabError names the one that does not."""
     ages: dict[str, float | None] = {}
     with progress("wait for rows from both engines"):
-        patience = screen.patience(context)
+        patience = screen.patience(screen.inventory(context))
         deadline = time.monotonic() + ROWS_TIMEOUT_S * patience
         while True:
             ages = screen.newest_row_ages(context)

@@ -28,6 +28,8 @@ UNITS = {
 }
 # How long the engines of a lab under way may take to write what the topic holds: Spark writes every 15 seconds.
 SETTLE_S = 60
+# How long the audit itself may take to read topic and tables.
+AUDIT_TIMEOUT_S = 600
 # Older than that no engine's newest row is in a lab that is well.
 STALE_S = 120
 SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD"]
@@ -49,9 +51,9 @@ def inventory(context: Context) -> dict[str, Any]:
     return nodes
 
 
-def patience(context: Context) -> int:
+def patience(nodes: dict[str, Any]) -> int:
     """Return how many times longer than on bare metal things may take: more than 1 where CPUs are emulated."""
-    return int(inventory(context).get("all", {}).get("vars", {}).get("lab_patience", 1))
+    return int(nodes.get("all", {}).get("vars", {}).get("lab_patience", 1))
 
 
 def _suffix(context: Context) -> str:
@@ -170,7 +172,7 @@ def status(context: Context, ages: dict[str, float | None] | None = None) -> int
     for line in table.result():
         print(f"  {line}")
     for engine, age in ages.items():
-        if age is None or age > STALE_S * patience(context):
+        if age is None or age > STALE_S * patience(nodes):
             healthy = False
             print(f"  BAD  {engine}: " + ("no rows" if age is None else f"newest row is {age:.0f} s old"))
     print(f"\n  Producer: {sent.result()}")
@@ -256,9 +258,9 @@ def topics(context: Context) -> None:
 
 def lab_audit(context: Context, nodes: dict[str, Any]) -> dict[str, Any]:
     """Return the report of `lab-audit`, which lets the engines of a lab under way catch up with the topic first."""
-    node, settle_s = nodes["submitter"]["hosts"][0], SETTLE_S * patience(context)
+    node, settle_s = nodes["submitter"]["hosts"][0], SETTLE_S * patience(nodes)
     command = f"sudo lab-audit --json --settle-s {settle_s}"
-    done = on_node(context, node, command, timeout_s=settle_s + 600 * patience(context))
+    done = on_node(context, node, command, timeout_s=settle_s + AUDIT_TIMEOUT_S * patience(nodes))
     if done.returncode not in (0, 1):
         raise LabError(f"{node}: lab-audit: {done.stderr.strip()}")
     return dict(json.loads(done.stdout))

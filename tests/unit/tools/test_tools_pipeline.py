@@ -182,7 +182,7 @@ def test_changed_adds_up_the_recap() -> None:
 
 def test_waiting_ends_with_fresh_rows(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [{"Spark": None, "Flink": 5.0}, {"Spark": 500.0, "Flink": 5.0}, {"Spark": 3.0, "Flink": 5.0}]
-    monkeypatch.setattr(screen, "patience", lambda _: 1)
+    monkeypatch.setattr(screen, "inventory", lambda _: {})
     monkeypatch.setattr(screen, "newest_row_ages", lambda _: answers.pop(0))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     assert pipeline.wait_for_rows(lab) == {"Spark": 3.0, "Flink": 5.0}
@@ -190,7 +190,7 @@ def test_waiting_ends_with_fresh_rows(lab: Context, monkeypatch: pytest.MonkeyPa
 
 
 def test_waiting_in_vain_names_the_engine_and_where_to_look(lab: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen, "patience", lambda _: 1)
+    monkeypatch.setattr(screen, "inventory", lambda _: {})
     monkeypatch.setattr(screen, "newest_row_ages", lambda _: {"Spark": None, "Flink": 5.0})
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setattr(pipeline, "ROWS_TIMEOUT_S", 0)
