@@ -140,6 +140,10 @@ def test_malformed_messages_are_recorded_by_both_engines(lab: Lab) -> None:
     fixture = json.loads(FIXTURE.read_text())
     reasons = {(row["kafka_partition"], row["kafka_offset"]): row["reason"] for row in fixture["rejected"]}
     bad = [record for record in fixture["records"] if (record["partition"], record["offset"]) in reasons]
+    for record in bad:
+        # With their numbers they would be trades of the lab's own source, with holes between, to the DAG data_quality.
+        value = base64.b64decode(record["value_base64"] or "").replace(b'"trade_id"', b'"trade_no"')
+        record["value_base64"] = record["value_base64"] and base64.b64encode(value).decode()
     messages = [
         {"partition": record["partition"], "value": record["value_base64"], "repeat": record.get("value_repeat"),
          "reason": reasons[record["partition"], record["offset"]]}

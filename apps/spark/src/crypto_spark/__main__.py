@@ -92,7 +92,10 @@ def _run(settings: Settings) -> int:
             log.warning("Stopped, though not cleanly: %s", error)
             return 0
         if isinstance(error, EXPECTED_ERRORS):
-            log.error("%s", str(error).strip())
+            kind = type(error)
+            # "connection already closed" does not say whose; its kind, psycopg2.InterfaceError, does.
+            whose = "" if kind.__module__.startswith("crypto_spark") else f"{kind.__module__}.{kind.__name__}: "
+            log.error("%s%s", whose, str(error).strip())
         else:
             log.exception("Failed")
         notifier.send(STATUS=f"failed: {error}"[:500])
