@@ -445,7 +445,8 @@ def test_only_the_bastion_is_open_to_the_one_network(lab: dict[str, Any], cloud:
     assert pairs["kafka", "kafka", 9093] == 1
     assert pairs["bastion", "kafka", 22] == 1
     assert pairs["monitoring+producer", "state", 2049] == 1
-    assert pairs["monitoring+producer", "postgres", 5432] == 0
+    assert pairs["monitoring+producer", "postgres", 5432] == 1
+    assert pairs["kafka", "postgres", 5432] == 0
     assert not [pair for pair in pairs if pair[0] == "bastion" and pair[2] != 22]
 
 
