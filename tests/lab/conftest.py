@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "disruptive: kills processes and restarts nodes of the lab; runs last")
+    config.addinivalue_line("markers", "aged: wants a lab that has run for minutes; runs after those that do not")
     config.addinivalue_line("markers", "extended: takes minutes; `make test-all` runs it, `make test` does not")
     config.addinivalue_line("markers", "target(name): concerns only nodes from that terraform root")
 
@@ -38,7 +39,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         # Deselected, not skipped: on CI a skipped test counts as a failure, and these have nothing to look at here.
         config.hook.pytest_deselected(items=others)
-    items[:] = sorted(filter(concerned, items), key=lambda item: item.get_closest_marker("disruptive") is not None)
+    items[:] = sorted(filter(concerned, items), key=turn)
+
+
+def turn(item: pytest.Item) -> int:
+    """Return a test's place in the order: a lab ages while others are tested, and is disturbed last."""
+    if item.get_closest_marker("disruptive"):
+        return 2
+    return 1 if item.get_closest_marker("aged") else 0
 
 
 def lab_context(config: pytest.Config) -> Context:

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from live_lab import Lab, restarted
 
+# The checks leave the newest minutes alone, so that there is something to judge after about seven.
+pytestmark = pytest.mark.aged
+
 DAGS = ["comparison_report", "data_quality", "pipeline_restart", "retention"]
 # Older than the checks' settle time, and well inside of their window.
 SETTLED_S = 260

@@ -37,6 +37,7 @@ def test_killed_flink_job_comes_back_from_its_checkpoint(lab: Lab) -> None:
 def test_each_node_in_turn_restarts(lab: Lab) -> None:
     for node in lab.nodes:
         started = lab.host(node).check_output("stat -c %Y /proc/1")
+        state = lab.host(node).check_output("findmnt -n -o SOURCE,FSTYPE /srv/lab-state")
         # The connection ends before the command does.
         screen.on_node(lab.context, node, "sudo systemctl reboot")
 
@@ -54,5 +55,6 @@ def test_each_node_in_turn_restarts(lab: Lab) -> None:
             f"every service after the restart of {node}",
             240,
         )
+        assert lab.host(node).check_output("findmnt -n -o SOURCE,FSTYPE /srv/lab-state") == state
     lab.wait_until_rows_flow()
     lab.assert_all_accounted_for(300)
