@@ -18,7 +18,7 @@ from context import REPOSITORY, Context, LabError, progress, wait
 # The topology `mini`, and what the host keeps for itself.
 MIN_MEMORY_MIB = 6144 + 1024
 # Measured: nodes of the topology `small`, artifacts (with those of an older commit), node image.
-NODES_GIB, ARTIFACTS_GIB, IMAGE_GIB = 9, 4, 1
+NODES_GIB, ARTIFACTS_GIB, IMAGE_GIB = 12, 4, 1
 MIN_TERRAFORM = (1, 9)
 INOTIFY_INSTANCES = 1024
 LOCK_FILE = REPOSITORY / "requirements" / "controller.txt"
