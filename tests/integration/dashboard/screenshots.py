@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Take the pictures of the dashboard in docs/images anew, over a fake lab that stands still at one moment.
+"""Take the pictures of the dashboard in docs/images anew.
 
-    PYTHONPATH=apps/dashboard/src .venv/bin/python tests/integration/dashboard/screenshots.py --uplot FOLDER_OR_JAR
+    make lab && make ui
+    PYTHONPATH=apps/dashboard/src .venv/bin/python tests/integration/dashboard/screenshots.py \\
+        --uplot FOLDER_OR_JAR --lab http://localhost:8050
 
-Look at them before they are committed.
+What a lab that is well shows comes from a running one; without --lab these pictures stay as they are. The others, in
+which something is wrong, come from a fake lab that stands still at one moment. Look at them before they are committed.
 """
 
 from __future__ import annotations
@@ -15,15 +18,16 @@ from browser import REPOSITORY, chromium, dashboard
 
 NOW_S = 1_795_644_021
 DARK = "--blink-settings=preferredColorScheme=0"
+WELL = "well"
 # name => state of the lab, width, height, options of Chromium
 PICTURES = {
-    "dashboard": ("healthy", 1920, 1080, ()),
-    "dashboard-dark": ("healthy", 1920, 1080, (DARK,)),
+    "dashboard": (WELL, 1920, 1080, ()),
+    "dashboard-dark": (WELL, 1920, 1080, (DARK,)),
     "dashboard-engine-down": ("flink_down", 1280, 1420, ()),
     "dashboard-empty": ("empty", 1280, 1000, ()),
     "dashboard-prometheus-away": ("prometheus_away", 1280, 1000, (DARK,)),
     "dashboard-database-away": ("database_away", 1280, 1000, ()),
-    "dashboard-narrow": ("healthy", 400, 1400, ()),
+    "dashboard-narrow": (WELL, 400, 1400, ()),
 }
 MAX_BYTES = 200_000
 
@@ -32,13 +36,19 @@ def main() -> None:
     """Take all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--uplot", type=Path, required=True, help="uPlot's WebJar, or the folder it is in")
-    uplot = parser.parse_args().uplot
+    parser.add_argument("--lab", metavar="URL", help="the dashboard of a running lab")
+    given = parser.parse_args()
     folder = REPOSITORY / "docs" / "images"
     folder.mkdir(exist_ok=True)
     for name, (state, width, height, options) in PICTURES.items():
         target = folder / f"{name}.png"
-        with dashboard(uplot, f"--state={state}", f"--now={NOW_S}") as (url, _):
-            chromium(url, width, height, f"--screenshot={target}", *options)
+        if state != WELL:
+            with dashboard(given.uplot, f"--state={state}", f"--now={NOW_S}") as (url, _):
+                chromium(url, width, height, f"--screenshot={target}", *options)
+        elif given.lab:
+            chromium(given.lab, width, height, f"--screenshot={target}", *options)
+        else:
+            continue
         size = target.stat().st_size
         print(f"{target.relative_to(REPOSITORY)}: {size:,} bytes{' TOO LARGE' if size > MAX_BYTES else ''}")
 
