@@ -35,7 +35,8 @@ CASES_IN_VIETNAMESE = (
 )  # fmt: skip
 # Words of other programs than ours: Spark's scheduler, Java, psql, PostgreSQL, Kafka's tools, Flink, systemd.
 FOREIGN = {
-    "Initial job has not accepted any resources", "Connection refused", "connection to server on socket", "failed",
+    "Lost executor", "Initial job has not accepted any resources", "Connection refused", "failed",
+    "connection to server on socket",
     "password authentication failed for user", "Did not find any relations", "\\dt", "kafka-topics",
     "Timed out waiting for a node assignment", "Isr", "Replicas", "--list", "crypto_prices", "inactive", "make topics",
 }  # fmt: skip
