@@ -258,6 +258,8 @@ def test_engine_that_stands_still(lab: Lab) -> None:
     """Without its workers Spark's driver lives on, and so nothing but its rows and batches tells."""
     submitter = lab.group("submitter")[0]
     since_s = lab.now_s(submitter)
+    # How far it has come, and so its lag, is told by its first batch.
+    lab.wait_until_rows_flow()
     with stopped(lab, *everywhere(lab, "spark_worker", "spark-worker")):
         wait_until_raised(lab, "SparkQueryStalled", 240)
         wait_until_raised(lab, "EngineWritesNoRows", 240, engine="spark")
@@ -267,6 +269,9 @@ def test_engine_that_stands_still(lab: Lab) -> None:
         # Only a driver that has never had an executor says that it waits for one.
         lab.host(submitter).check_output("sudo systemctl restart --no-block spark-job")
         lab.wait_until_said(submitter, "spark-job", "Initial job has not accepted any resources", since_s)
+        # Nor has its first batch ever ended, which is to be noticed too.
+        wait_until_withdrawn(lab, "SparkQueryStalled", 120)
+        wait_until_raised(lab, "SparkQueryStalled", 240)
         cure(lab, "spark")
     wait_until_well(lab, "SparkQueryStalled", "EngineWritesNoRows", "EngineLagGrowing")
 

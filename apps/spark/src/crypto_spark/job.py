@@ -332,6 +332,9 @@ class Job:
         if self._settings.spark.mode == "realtime" and self._settings.events.log_events:
             reading = connect(self._settings.postgres, self._password, "crypto_spark log")
             closing.append(reading.close)
+        for name in queries:
+            # A query without workers reports nothing at all: its age counts from here.
+            self._metrics.last_progress_s.labels(name).set(time.time())
         self._notifier.send(READY="1", STATUS="both queries run")
         asked_kafka_at = 0.0
         while not self._stopping.wait(_WATCH_INTERVAL_S):
