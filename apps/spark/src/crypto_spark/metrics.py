@@ -27,7 +27,7 @@ class AppMetrics:
         self.processed_rows_per_s = gauge("processed_rows_per_s", "Records processed per second, in the last batch")
         self.batch_duration_ms = gauge("batch_duration_ms", "Duration of the last batch")
         self.last_batch = gauge("last_batch_id", "Number of the last batch")
-        self.last_progress_s = gauge("last_progress_timestamp_seconds", "When the query last reported anything, or began")
+        self.last_progress_s = gauge("last_progress_timestamp_seconds", "When the query last reported, or began")
         self.processed_offset = gauge("processed_offset", "Offset after the last record of the last batch", "partition")
         self.offsets_behind = gauge("offsets_behind_latest", "Records in Kafka that are not processed", "partition")
         self.starving = gauge("partition_starving", "1: records to read, and no task reads them", "partition")
