@@ -22,6 +22,8 @@ SELECTORS = sorted({selector for rule in rules() for selector in selectors(rule[
 LAB_VARIABLES = REPOSITORY / "ansible" / "playbooks" / "group_vars" / "all" / "lab.yml"
 # Three rounds of Prometheus: the old answer, the new one, and the rules.
 ROUNDS_S = 60
+# No rule wants its condition to hold for longer before it fires.
+LONGEST_FOR_S = 120
 BROKERS_FOR_COPIES = 3
 
 
@@ -55,8 +57,14 @@ def raised(lab: Lab, name: str, **labels: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def wait_until_raised(lab: Lab, name: str, timeout_s: float, **labels: str) -> None:
+def wait_until_fires(lab: Lab, name: str, timeout_s: float, **labels: str) -> None:
+    """Wait for an alert, at most so long for its cause to show, and then until it has lasted."""
+
+    def fires() -> bool:
+        return any(alert["state"] == "firing" for alert in raised(lab, name, **labels))
+
     lab.wait_for(lambda: raised(lab, name, **labels), f"the alert {name} {labels or ''}", timeout_s)
+    lab.wait_for(fires, f"the alert {name} {labels or ''} to fire", LONGEST_FOR_S + ROUNDS_S)
 
 
 def wait_until_withdrawn(lab: Lab, name: str, timeout_s: float, **labels: str) -> None:
@@ -232,22 +240,19 @@ def test_alerts_come_and_go(lab: Lab) -> None:
         "echo 'not an event' | kafka-console-producer --bootstrap-server localhost:9092 --topic crypto_prices"
     )
     # Spark records it with its next batch, and is stopped below.
-    wait_until_raised(lab, "MessagesRejected", 90)
+    wait_until_fires(lab, "MessagesRejected", 90)
     with stopped(
         lab,
         (silent, "prometheus-node-exporter"),
         (submitter, "spark-job"),
         *everywhere(lab, "flink_taskmanager", "flink-taskmanager"),
     ):
-        wait_until_raised(lab, "TargetDown", ROUNDS_S, job="node", node=silent)
-        wait_until_raised(lab, "SparkQueryDead", ROUNDS_S, node=submitter)
+        wait_until_fires(lab, "TargetDown", ROUNDS_S, job="node", node=silent)
+        wait_until_fires(lab, "SparkQueryDead", ROUNDS_S, node=submitter)
         # The job manager notices a lost task manager after ten seconds.
-        wait_until_raised(lab, "FlinkJobNotRunning", ROUNDS_S + 30, node=submitter)
-        firing = lab.wait_for(
-            lambda: [one for one in raised(lab, "TargetDown", node=silent) if one["state"] == "firing"],
-            "the alert TargetDown to fire", 120,
-        )  # fmt: skip
-        assert firing[0]["annotations"]["runbook"] == "docs/troubleshooting.md#targetdown"
+        wait_until_fires(lab, "FlinkJobNotRunning", ROUNDS_S + 30, node=submitter)
+        (alert,) = raised(lab, "TargetDown", node=silent)
+        assert alert["annotations"]["runbook"] == "docs/troubleshooting.md#targetdown"
     wait_until_withdrawn(lab, "TargetDown", 300)
     wait_until_well(lab, "SparkQueryDead", "FlinkJobNotRunning")
 
@@ -261,9 +266,9 @@ def test_engine_that_stands_still(lab: Lab) -> None:
     # How far it has come, and so its lag, is told by its first batch.
     lab.wait_until_rows_flow()
     with stopped(lab, *everywhere(lab, "spark_worker", "spark-worker")):
-        wait_until_raised(lab, "SparkQueryStalled", 240)
-        wait_until_raised(lab, "EngineWritesNoRows", 240, engine="spark")
-        wait_until_raised(lab, "EngineLagGrowing", 300, engine="spark")
+        wait_until_fires(lab, "SparkQueryStalled", 240)
+        wait_until_fires(lab, "EngineWritesNoRows", 240, engine="spark")
+        wait_until_fires(lab, "EngineLagGrowing", 300, engine="spark")
         assert not raised(lab, "EngineWritesNoRows", engine="flink")
         assert "Lost executor" in lab.said(submitter, "spark-job", since_s)
         # Only a driver that has never had an executor says that it waits for one.
@@ -271,7 +276,7 @@ def test_engine_that_stands_still(lab: Lab) -> None:
         lab.wait_until_said(submitter, "spark-job", "Initial job has not accepted any resources", since_s)
         # Nor has its first batch ever ended, which is to be noticed too.
         wait_until_withdrawn(lab, "SparkQueryStalled", 120)
-        wait_until_raised(lab, "SparkQueryStalled", 240)
+        wait_until_fires(lab, "SparkQueryStalled", 240)
         cure(lab, "spark")
     wait_until_well(lab, "SparkQueryStalled", "EngineWritesNoRows", "EngineLagGrowing")
 
@@ -280,8 +285,8 @@ def test_engine_that_stands_still(lab: Lab) -> None:
 @pytest.mark.disruptive
 def test_flink_without_checkpoints(lab: Lab) -> None:
     with stopped(lab, *everywhere(lab, "flink_taskmanager", "flink-taskmanager")):
-        wait_until_raised(lab, "FlinkCheckpointOld", 240)
-        wait_until_raised(lab, "EngineWritesNoRows", 240, engine="flink")
+        wait_until_fires(lab, "FlinkCheckpointOld", 240)
+        wait_until_fires(lab, "EngineWritesNoRows", 240, engine="flink")
     wait_until_well(lab, "FlinkCheckpointOld", "EngineWritesNoRows", "FlinkJobNotRunning")
 
 
@@ -299,7 +304,7 @@ def test_flink_job_that_restarts(lab: Lab) -> None:
         lab.host(node).check_output(f"sudo kill -9 {pid}")
         # Seen down by Prometheus, or its being up again would be that of before.
         lab.wait_for(lambda: not job_is_up(), "the Flink job to be down", 90)
-    wait_until_raised(lab, "FlinkJobRestarting", 120)
+    wait_until_fires(lab, "FlinkJobRestarting", 120)
     lab.wait_for(job_is_up, "the Flink job to be up", 240)
     lab.assert_all_accounted_for(300)
 
@@ -310,8 +315,8 @@ def test_producer_without_kafka(lab: Lab) -> None:
     node = lab.group("producer")[0]
     since_s = lab.now_s(node)
     with stopped(lab, *everywhere(lab, "kafka", "kafka")):
-        wait_until_raised(lab, "TargetDown", ROUNDS_S, job="kafka")
-        wait_until_raised(lab, "ProducerSpoolNotEmpty", 240)
+        wait_until_fires(lab, "TargetDown", ROUNDS_S, job="kafka")
+        wait_until_fires(lab, "ProducerSpoolNotEmpty", 240)
         if lab.polls():
             said = lab.said(node, "producer", since_s)
             assert "Successfully sent 0/5 cryptocurrency pairs to Kafka" in said
@@ -330,7 +335,7 @@ def test_producer_without_a_source(lab: Lab) -> None:
         pytest.skip("this lab's source is not the replay, and cannot be stopped")
     since_s = lab.now_s(node)
     with stopped(lab, (node, "coinbase-replay")):
-        wait_until_raised(lab, "ProducerSourceSilent", 240)
+        wait_until_fires(lab, "ProducerSourceSilent", 240)
         if lab.polls():
             assert "no price of BTC-USD in this round" in lab.said(node, "producer", since_s)
         cure(lab, "coinbase_replay")
@@ -343,7 +348,7 @@ def test_database_that_takes_no_logins(lab: Lab) -> None:
     submitter = lab.group("submitter")[0]
     since_s = lab.now_s(submitter)
     with stopped(lab, *everywhere(lab, "postgres", "postgresql@15-main")):
-        wait_until_raised(lab, "PostgresDown", ROUNDS_S)
+        wait_until_fires(lab, "PostgresDown", ROUNDS_S)
         asked = lab.one("postgres").run('psql -U postgres -c "SELECT version();"')
         assert asked.rc != 0
         assert "connection to server on socket" in asked.stderr
@@ -360,7 +365,7 @@ def test_service_that_restarts(lab: Lab) -> None:
         host.check_output("sudo systemctl restart prometheus-postgres-exporter")
         # Longer than between two questions of Prometheus's: each start is seen.
         time.sleep(20)
-    wait_until_raised(lab, "ServiceRestarting", ROUNDS_S, job="postgres")
+    wait_until_fires(lab, "ServiceRestarting", ROUNDS_S, job="postgres")
 
 
 @pytest.mark.extended
@@ -371,7 +376,7 @@ def test_checkpoints_that_cannot_be_written(lab: Lab) -> None:
     jobs = "/srv/lab-state/flink/checkpoints/*/"
     try:
         host.check_output(f"sudo sh -c 'chown root {jobs}'")
-        wait_until_raised(lab, "FlinkCheckpointFailing", 120)
+        wait_until_fires(lab, "FlinkCheckpointFailing", 120)
     finally:
         host.check_output(f"sudo sh -c 'chown flink {jobs}'")
     wait_until_withdrawn(lab, "FlinkCheckpointFailing", 420)
@@ -389,7 +394,7 @@ def test_disk_that_is_nearly_full(lab: Lab) -> None:
     try:
         host.check_output(f"sudo sh -c 'mkdir -p {folder} && mount -t tmpfs -o size=16m {name} {folder}'")
         host.check_output(f"sudo dd if=/dev/zero of={folder}/file bs=1M count=15 status=none")
-        wait_until_raised(lab, "DiskNearlyFull", ROUNDS_S, node=node, device=name)
+        wait_until_fires(lab, "DiskNearlyFull", ROUNDS_S, node=node, device=name)
         host.check_output(f"sudo rm {folder}/file")
         wait_until_withdrawn(lab, "DiskNearlyFull", 120, node=node, device=name)
     finally:
@@ -403,7 +408,7 @@ def test_clock_that_is_off(lab: Lab) -> None:
     node = lab.group("kafka")[0]
     ahead = 'f"node_time_seconds {time.time() + 5}\\n"'
     with replaced(lab, node, "prometheus-node-exporter", "node_metrics", ahead):
-        wait_until_raised(lab, "ClockOffset", ROUNDS_S, node=node)
+        wait_until_fires(lab, "ClockOffset", ROUNDS_S, node=node)
     wait_until_withdrawn(lab, "ClockOffset", 120, node=node)
 
 
@@ -419,7 +424,7 @@ def test_partition_that_nobody_reads(lab: Lab) -> None:
     lines += [f'crypto_spark_processed_offset{{query="prices",partition="{other}"}} NOW' for other in others]
     metrics = f'{chr(10).join([*lines, ""])!r}.replace("NOW", str(int(time.time())))'
     with replaced(lab, submitter, "spark-job", "spark_job_metrics", metrics):
-        wait_until_raised(lab, "PartitionStarving", 360, engine="spark", partition=starving)
+        wait_until_fires(lab, "PartitionStarving", 360, engine="spark", partition=starving)
         assert not raised(lab, "PartitionStarving", engine="flink")
     wait_until_well(lab, "PartitionStarving", "SparkQueryDead")
 
@@ -431,7 +436,7 @@ def test_partitions_that_lack_a_copy(lab: Lab) -> None:
     if len(brokers) < BROKERS_FOR_COPIES:
         pytest.skip(f"{len(brokers)} broker: partitions have one copy")
     with stopped(lab, (brokers[-1], "kafka")):
-        wait_until_raised(lab, "KafkaUnderReplicatedPartitions", ROUNDS_S)
+        wait_until_fires(lab, "KafkaUnderReplicatedPartitions", ROUNDS_S)
     wait_until_well(lab, "KafkaUnderReplicatedPartitions")
 
 
