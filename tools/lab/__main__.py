@@ -137,6 +137,10 @@ def main() -> int:  # noqa: C901 - one case for each command
     except LabError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Of `make status | head`; what is left is not flushed into it at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         again = f"make reset LAB={options.lab} ..." if options.command == "reset" else f"make lab LAB={options.lab}"
         print(f"\nInterrupted. `{again}` goes on from here, `make down LAB={options.lab}` cleans up.", file=sys.stderr)

@@ -52,7 +52,7 @@ def test_state_is_said_in_words(
 
 @pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1280, 900), (700, 900), (400, 850)])
 def test_fits_its_window_and_nothing_moves(uplot: Path, width: int, height: int) -> None:
-    with dashboard(uplot, "--state=flink_down") as (url, _):
+    with dashboard(uplot, "--state=flink_down", "--lab=a-lab-with-a-long-name") as (url, _):
         found = look(url, width, height)
     assert found.probe("overflow") == "0", "the page scrolls sideways"
     assert found.probe("cut") == "", "texts that do not fit"

@@ -164,7 +164,7 @@ class FakePrometheus:
         pass
 
 
-def config(uplot: Path, port: int = 8050, *, nodes: bool = True) -> Config:
+def config(uplot: Path, port: int = 8050, *, nodes: bool = True, lab: str = "lab") -> Config:
     """Return a configuration for the fakes."""
     engines = {
         "spark": {"prices": "crypto_prices_realtime", "candles": "candles_1m_spark",
@@ -173,6 +173,7 @@ def config(uplot: Path, port: int = 8050, *, nodes: bool = True) -> Config:
                   "nodes": ["flink-jobmanager-1", "flink-taskmanager-1"] if nodes else []},
     }  # fmt: skip
     return Config.model_validate({
+        "lab": lab,
         "server": {"uplot": uplot, "port": port},
         "postgres": {"host": "postgres-1", "password_file": "unused"},
         "engines": engines,
@@ -229,9 +230,10 @@ def main() -> None:
     parser.add_argument("--state", choices=STATES, default="healthy", help="what the lab is like (default: healthy)")
     parser.add_argument("--uplot", type=Path, required=True, help="uPlot's WebJar, or the folder it is in")
     parser.add_argument("--port", type=int, default=8050, help="port on loopback (default: 8050)")
+    parser.add_argument("--lab", default="lab", help="its name")
     parser.add_argument("--now", type=float, help="freeze the lab at this moment, epoch seconds")
     options = parser.parse_args()
-    settings = config(options.uplot, options.port)
+    settings = config(options.uplot, options.port, lab=options.lab)
     metrics = None if options.state == "no_prometheus" else FakePrometheus(options.state, options.now)
     app = make_app(settings, FakeDatabase(options.state, options.now), metrics)
     add_probe(app)
