@@ -10,6 +10,7 @@ from pathlib import Path
 
 import machine
 import targets
+import ui
 from context import REPOSITORY, TARGETS, Context, LabError
 
 
@@ -31,7 +32,7 @@ def down(context: Context) -> None:
         context.ssh_config.unlink(missing_ok=True)
         # Ansible keeps connections open for a while; those to nodes that are gone would only hang.
         for socket in context.connections.glob("*"):
-            subprocess.run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "-"], capture_output=True, check=False)
+            ui.close_connection(socket)
 
 
 def workspaces(root: Path) -> list[str]:

@@ -96,7 +96,7 @@ def up(context: Context, wanted: list[Page]) -> None:
         mine = [page for page in wanted if page.node == node]
         if _asked(_socket(context, node), "check") and all(page.name in state for page in mine):
             continue
-        _end(_socket(context, node))
+        close_connection(_socket(context, node))
         for page in mine:
             state.pop(page.name, None)
         taken = set(state.values())
@@ -114,7 +114,7 @@ def up(context: Context, wanted: list[Page]) -> None:
 
 def stop(context: Context) -> None:
     """Close the connections."""
-    closed = [_end(path) for path in sorted(context.connections.glob("ui-*"))]
+    closed = [close_connection(path) for path in sorted(context.connections.glob("ui-*"))]
     _file(context).unlink(missing_ok=True)
     print(f"  closed {sum(closed)} connections" if any(closed) else "  nothing was open")
 
@@ -135,12 +135,13 @@ def _socket(context: Context, node: str) -> Path:
 def _asked(path: Path, verb: str) -> bool:
     if not path.exists():
         return False
-    # The connection is told by its socket; the name of a host is wanted all the same.
-    command = ["ssh", "-o", f"ControlPath={path}", "-O", verb, "-"]
+    # The connection is told by its socket; the name of a host is wanted all the same, and looked at: no "-".
+    command = ["ssh", "-o", f"ControlPath={path}", "-O", verb, "node"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _end(path: Path) -> bool:
+def close_connection(path: Path) -> bool:
+    """End the SSH connection that has this socket; returns whether there was one."""
     ended = _asked(path, "exit")
     # One that was killed leaves its socket behind.
     path.unlink(missing_ok=True)

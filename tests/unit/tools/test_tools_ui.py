@@ -17,6 +17,8 @@ from test_tools_screen import NODES
 SSH = """#!/bin/sh
 echo "$@" >> "$SSH_CALLS"
 socket=
+for host; do :; done
+case "$host" in -*) echo "hostname contains invalid characters" >&2; exit 255 ;; esac
 while [ $# -gt 0 ]; do
   case "$1" in
     -S) socket=$2 ;;
