@@ -23,7 +23,8 @@ SETTINGS = settings.load()
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=dt.timedelta(minutes=5),
-    default_args={"retries": 0},
+    # Of a task that Airflow could not begin, as while its API server starts; what the task finds fault with is final.
+    default_args={"retries": 1, "retry_delay": dt.timedelta(seconds=30)},
     params={
         "window_s": Param(SETTINGS.quality.window_s, type="integer", minimum=60, description="How far back to look"),
         "freshness_s": Param(

@@ -23,7 +23,8 @@ SETTINGS = settings.load()
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=dt.timedelta(hours=2),
-    default_args={"retries": 0},
+    # Of a task that Airflow could not begin, as while its API server starts; what the task finds fault with is final.
+    default_args={"retries": 1, "retry_delay": dt.timedelta(seconds=30)},
     params={"days": Param(SETTINGS.retention.days, type="integer", minimum=1, description="How many days are kept")},
     tags=["crypto"],
     doc_md=__doc__,

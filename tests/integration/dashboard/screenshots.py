@@ -46,6 +46,8 @@ def main() -> None:
             with dashboard(given.uplot, f"--state={state}", f"--now={NOW_S}") as (url, _):
                 chromium(url, width, height, f"--screenshot={target}", *options)
         elif given.lab:
+            # Chromium writes none of a page that it cannot reach, and says nothing.
+            target.unlink(missing_ok=True)
             chromium(given.lab, width, height, f"--screenshot={target}", *options)
         else:
             continue
