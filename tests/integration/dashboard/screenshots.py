@@ -5,8 +5,8 @@
     PYTHONPATH=apps/dashboard/src .venv/bin/python tests/integration/dashboard/screenshots.py \\
         --uplot FOLDER_OR_JAR --lab http://localhost:8050
 
-What a lab that is well shows comes from a running one; without --lab these pictures stay as they are. The others, in
-which something is wrong, come from a fake lab that stands still at one moment. Look at them before they are committed.
+What a lab that is well shows can come from a running one (--lab). The other pictures come from a fake lab that stands
+still at one moment. Look at them before they are committed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from browser import REPOSITORY, chromium, dashboard
 
 NOW_S = 1_795_644_021
 DARK = "--blink-settings=preferredColorScheme=0"
-WELL = "well"
+WELL = "healthy"
 # name => state of the lab, width, height, options of Chromium
 PICTURES = {
     "dashboard": (WELL, 1920, 1080, ()),
@@ -42,15 +42,13 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     for name, (state, width, height, options) in PICTURES.items():
         target = folder / f"{name}.png"
-        if state != WELL:
-            with dashboard(given.uplot, f"--state={state}", f"--now={NOW_S}") as (url, _):
-                chromium(url, width, height, f"--screenshot={target}", *options)
-        elif given.lab:
-            # Chromium writes none of a page that it cannot reach, and says nothing.
-            target.unlink(missing_ok=True)
+        # Chromium writes none of a page that it cannot reach, and says nothing.
+        target.unlink(missing_ok=True)
+        if given.lab and state == WELL:
             chromium(given.lab, width, height, f"--screenshot={target}", *options)
         else:
-            continue
+            with dashboard(given.uplot, f"--state={state}", f"--now={NOW_S}") as (url, _):
+                chromium(url, width, height, f"--screenshot={target}", *options)
         size = target.stat().st_size
         print(f"{target.relative_to(REPOSITORY)}: {size:,} bytes{' TOO LARGE' if size > MAX_BYTES else ''}")
 
