@@ -16,14 +16,12 @@ import yaml
 from live_lab import REPOSITORY, Lab, LabError
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
-from alert_rules import rules, selectors
+from alert_rules import longest_for_s, rules, selectors
 
 SELECTORS = sorted({selector for rule in rules() for selector in selectors(rule["expr"])})
 LAB_VARIABLES = REPOSITORY / "ansible" / "playbooks" / "group_vars" / "all" / "lab.yml"
 # Three rounds of Prometheus: the old answer, the new one, and the rules.
 ROUNDS_S = 60
-# No rule wants its condition to hold for longer before it fires.
-LONGEST_FOR_S = 120
 BROKERS_FOR_COPIES = 3
 
 
@@ -64,7 +62,7 @@ def wait_until_fires(lab: Lab, name: str, timeout_s: float, **labels: str) -> No
         return any(alert["state"] == "firing" for alert in raised(lab, name, **labels))
 
     lab.wait_for(lambda: raised(lab, name, **labels), f"the alert {name} {labels or ''}", timeout_s)
-    lab.wait_for(fires, f"the alert {name} {labels or ''} to fire", LONGEST_FOR_S + ROUNDS_S)
+    lab.wait_for(fires, f"the alert {name} {labels or ''} to fire", longest_for_s() + ROUNDS_S)
 
 
 def wait_until_withdrawn(lab: Lab, name: str, timeout_s: float, **labels: str) -> None:

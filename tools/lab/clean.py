@@ -10,8 +10,7 @@ from pathlib import Path
 
 import machine
 import targets
-import ui
-from context import REPOSITORY, TARGETS, Context, LabError
+from context import REPOSITORY, TARGETS, Context, LabError, close_connection
 
 
 def down(context: Context) -> None:
@@ -32,7 +31,7 @@ def down(context: Context) -> None:
         context.ssh_config.unlink(missing_ok=True)
         # Ansible keeps connections open for a while; those to nodes that are gone would only hang.
         for socket in context.connections.glob("*"):
-            ui.close_connection(socket)
+            close_connection(socket)
 
 
 def workspaces(root: Path) -> list[str]:

@@ -156,6 +156,23 @@ class Context:
         return path.read_text(errors="replace")
 
 
+def ask_connection(socket: Path, verb: str) -> bool:
+    """Give an order (`check`, `exit`) to the SSH connection that has this socket; returns whether it was there."""
+    if not socket.exists():
+        return False
+    # The socket tells which one; ssh wants the name of a host beside it, any that is valid.
+    command = ["ssh", "-o", f"ControlPath={socket}", "-O", verb, "node"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def close_connection(socket: Path) -> bool:
+    """End the SSH connection that has this socket; returns whether there was one."""
+    ended = ask_connection(socket, "exit")
+    # One that was killed leaves its socket behind.
+    socket.unlink(missing_ok=True)
+    return ended
+
+
 def mitogen() -> dict[str, str]:
     """Return the environment that lets Ansible keep one Python per node running instead of starting one per task.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from context import REPOSITORY, Context, LabError
+from context import REPOSITORY, Context, LabError, ask_connection, close_connection
 
 PAGES_FILE = REPOSITORY / "terraform" / "modules" / "inventory" / "pages.json"
 CONNECT_TIMEOUT_S = 20
@@ -94,7 +94,7 @@ def up(context: Context, wanted: list[Page]) -> None:
     own = {page.port for page in wanted}
     for node in dict.fromkeys(page.node for page in wanted):
         mine = [page for page in wanted if page.node == node]
-        if _asked(_socket(context, node), "check") and all(page.name in state for page in mine):
+        if ask_connection(_socket(context, node), "check") and all(page.name in state for page in mine):
             continue
         close_connection(_socket(context, node))
         for page in mine:
@@ -130,22 +130,6 @@ def _read(context: Context) -> dict[str, int]:
 def _socket(context: Context, node: str) -> Path:
     # Sockets have short paths; here `make down` finds and closes it too.
     return context.connections / f"ui-{hashlib.sha256(node.encode()).hexdigest()[:8]}"
-
-
-def _asked(path: Path, verb: str) -> bool:
-    if not path.exists():
-        return False
-    # The connection is told by its socket; the name of a host is wanted all the same, and looked at: no "-".
-    command = ["ssh", "-o", f"ControlPath={path}", "-O", verb, "node"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def close_connection(path: Path) -> bool:
-    """End the SSH connection that has this socket; returns whether there was one."""
-    ended = _asked(path, "exit")
-    # One that was killed leaves its socket behind.
-    path.unlink(missing_ok=True)
-    return ended
 
 
 def _open(context: Context, mine: list[Page], chosen: dict[str, int]) -> None:
